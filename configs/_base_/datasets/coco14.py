@@ -1,0 +1,81 @@
+# MS-COCO 2014 as the official download leaves it.
+num_classes = 80
+classes = 'coco'
+data_root = 'data/coco/'
+image_size = 448
+
+data_preprocessor = dict(
+    num_classes=num_classes,
+    # CLIP's
+    mean=[122.7709383, 116.7460125, 104.09373615],
+    std=[68.5005327, 66.6321579, 70.32316305],
+    to_rgb=True,
+)
+
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(
+        type='RandomResizedCrop',
+        scale=image_size,
+        crop_ratio_range=(0.5, 1.0),
+        interpolation='bicubic'),
+    dict(
+        type='RandAugment',
+        policies='timm_increasing',
+        num_policies=2,
+        total_level=10,
+        magnitude_level=9,
+        magnitude_std=0.5),
+    dict(type='RandomFlip', prob=0.5, direction='horizontal'),
+    dict(type='PackInputs'),
+]
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(
+        type='Resize',
+        scale=(image_size, image_size),
+        interpolation='bicubic'),
+    dict(type='PackInputs'),
+]
+
+train_dataloader = dict(
+    batch_size=32,
+    num_workers=8,
+    persistent_workers=False,
+    pin_memory=True,
+    worker_init_fn=dict(type='trm_ml_mm.seed_worker'),
+    dataset=dict(
+        type='trm_ml_mm.PartialLabelDataset',
+        known=0.1,  # the proportion of known labels, or 'single_positive'
+        seed=0,
+        dataset=dict(
+            type='trm_ml_mm.CocoMultiLabel',
+            data_root=data_root,
+            ann_file='annotations/instances_train2014.json',
+            data_prefix='train2014',
+            images='all',
+            pipeline=train_pipeline)),
+    sampler=dict(type='DefaultSampler', shuffle=True),
+)
+val_dataloader = dict(
+    batch_size=64,
+    num_workers=8,
+    persistent_workers=False,
+    pin_memory=True,
+    dataset=dict(
+        type='trm_ml_mm.CocoMultiLabel',
+        data_root=data_root,
+        ann_file='annotations/instances_val2014.json',
+        data_prefix='val2014',
+        images='all',
+        test_mode=True,
+        pipeline=test_pipeline),
+    sampler=dict(type='DefaultSampler', shuffle=False),
+)
+test_dataloader = val_dataloader
+
+val_evaluator = [
+    dict(type='trm_ml_mm.MultiLabelAP'),
+    dict(type='trm_ml_mm.MultiLabelF1', threshold=0.5, topk=3),
+]
+test_evaluator = val_evaluator

@@ -1,0 +1,68 @@
+# The built-in set: rendered scenes, 30 named categories, nothing to download.
+num_classes = 30
+classes = 'scenes:0'
+
+data_preprocessor = dict(
+    num_classes=num_classes,
+    # CLIP's
+    mean=[122.7709383, 116.7460125, 104.09373615],
+    std=[68.5005327, 66.6321579, 70.32316305],
+    to_rgb=True,
+)
+
+train_pipeline = [
+    dict(type='trm_ml_mm.RenderScene'),
+    dict(type='RandomFlip', prob=0.5, direction='horizontal'),
+    dict(type='PackInputs'),
+]
+test_pipeline = [
+    dict(type='trm_ml_mm.RenderScene'),
+    dict(type='PackInputs'),
+]
+
+train_dataloader = dict(
+    batch_size=64,
+    num_workers=2,
+    persistent_workers=False,
+    worker_init_fn=dict(type='trm_ml_mm.seed_worker'),
+    dataset=dict(
+        type='trm_ml_mm.PartialLabelDataset',
+        known=0.1,  # the proportion of known labels, or 'single_positive'
+        seed=0,
+        dataset=dict(
+            type='trm_ml_mm.Scenes',
+            split='train',
+            num_images=3000,
+            pipeline=train_pipeline)),
+    sampler=dict(type='DefaultSampler', shuffle=True),
+)
+val_dataloader = dict(
+    batch_size=100,
+    num_workers=2,
+    persistent_workers=False,
+    dataset=dict(
+        type='trm_ml_mm.Scenes',
+        split='val',
+        num_images=1000,
+        test_mode=True,
+        pipeline=test_pipeline),
+    sampler=dict(type='DefaultSampler', shuffle=False),
+)
+test_dataloader = dict(
+    batch_size=100,
+    num_workers=2,
+    persistent_workers=False,
+    dataset=dict(
+        type='trm_ml_mm.Scenes',
+        split='test',
+        num_images=2000,
+        test_mode=True,
+        pipeline=test_pipeline),
+    sampler=dict(type='DefaultSampler', shuffle=False),
+)
+
+val_evaluator = [
+    dict(type='trm_ml_mm.MultiLabelAP'),
+    dict(type='trm_ml_mm.MultiLabelF1', threshold=0.5, topk=3),
+]
+test_evaluator = val_evaluator

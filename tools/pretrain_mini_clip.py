@@ -1,0 +1,283 @@
+"""Pretrain the mini CLIP on rendered scene-caption pairs.
+
+Remakes ``trm_ml_mm/assets/mini_clip.pth``, which ships with the package, so
+nobody needs to run this. The pictures draw looks and shapes uniformly and
+independently: the tower learns the 17 words, and nothing of the categories,
+their frequency or their co-occurrence in ``trm_ml_mm.Scenes``.
+
+Plain contrastive learning on such captions stops at colour. Three things
+together make it learn shape too: pictures of one object before whole scenes,
+colourless pictures with captions that name the shape only, and two
+bag-of-words heads (on the pooled trunk and on the embedding), dropped at the
+end.
+"""
+import argparse
+import copy
+import math
+import time
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from trm_ml_mm.datasets.rendering import (LOOKS, SHAPES, place_objects,
+                                          render_scene)
+from trm_ml_mm.models.mini_clip import (MINI_CLIP_CONFIG,
+                                                  MINI_CLIP_WEIGHTS,
+                                                  pack_state,
+                                                  remove_layer4_stride)
+
+WORDS = list(LOOKS) + list(SHAPES)
+TEMPLATES = ('{}', 'a photo of {}', 'a picture of {}', 'a scene with {}',
+             'a drawing of {}', 'there is {}', 'this is {}', 'one of {}')
+MEAN, STD = 122.77, 68.5  # CLIP's, averaged over its channels
+PRETRAIN_STREAM = 77  # keeps these pictures apart from every split of Scenes
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    parser.add_argument('--out', type=Path, default=MINI_CLIP_WEIGHTS)
+    parser.add_argument('--crops', type=int, default=40000)
+    parser.add_argument('--crop-epochs', type=float, default=10)
+    parser.add_argument('--scenes', type=int, default=32000)
+    parser.add_argument('--scene-epochs', type=float, default=16)
+    parser.add_argument('--batch-size', type=int, default=128)
+    parser.add_argument('--lr', type=float, default=1.5e-3)
+    parser.add_argument('--greyscale', type=float, default=0.15)
+    parser.add_argument('--threads', type=int, default=2)
+    parser.add_argument('--seed', type=int, default=0)
+    return parser.parse_args()
+
+
+def draw(stream, count, size, most):
+    """Render ``count`` pictures of 1 to ``most`` objects, uniform over names.
+
+    Returns images (N, 3, size, size) uint8 and, per image, the objects' names
+    front to back as (look, shape) indices.
+    """
+    looks, shapes = list(LOOKS), list(SHAPES)
+    images = np.empty((count, size, size, 3), np.uint8)
+    names = []
+    for i in range(count):
+        rng = np.random.RandomState([PRETRAIN_STREAM, stream, i])
+        k = rng.randint(1, most + 1)
+        drawn = [(rng.randint(len(looks)), rng.randint(len(shapes)))
+                 for _ in range(k)]
+        objects = place_objects(
+            rng, [(looks[a], shapes[b]) for a, b in drawn], size)
+        images[i] = render_scene(
+            rng, objects, size, clutter=10. * (size / 96)**2)
+        names.append(drawn)
+    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), names
+
+
+def caption(rng, names, grey):
+    """One sentence on a picture, its objects in random order."""
+    looks, shapes = list(LOOKS), list(SHAPES)
+    phrases, words = [], np.zeros(len(WORDS), np.float32)
+    for j in rng.permutation(len(names))[:4]:
+        a, b = names[j]
+        words[len(looks) + b] = 1
+        if grey and LOOKS[looks[a]] is not None:
+            phrases.append(f'a {shapes[b]}')
+        else:
+            words[a] = 1
+            phrases.append(f'a {looks[a]} {shapes[b]}')
+    phrases = ' and '.join(phrases)
+    template = TEMPLATES[rng.randint(len(TEMPLATES))]
+    stop = '.' if rng.uniform() < 0.5 else ''
+    return template.format(phrases) + stop, words
+
+
+def batch_of(rng, images, names, index, tokenizer, greyscale, channels_last):
+    x = images[index].float()
+    grey = rng.uniform(size=len(index)) < greyscale
+    g = torch.from_numpy(grey)
+    x[g] = x[g].mean(1, keepdim=True)
+    flip = torch.from_numpy(rng.uniform(size=len(index)) < 0.5)
+    x[flip] = x[flip].flip(3)
+    texts, words = zip(*[
+        caption(rng, names[i], c) for i, c in zip(index.tolist(), grey)
+    ])
+    x = (x - MEAN) / STD
+    if channels_last:
+        x = x.contiguous(memory_format=torch.channels_last)
+    return (x, tokenizer(list(texts)), torch.from_numpy(np.stack(words)),
+            list(texts))
+
+
+def used_tokens(tokenizer):
+    """Ids of every word a caption can have, sorted: the end of text, which
+    open_clip finds as the largest id, stays the largest."""
+    prompts = [t.format('a b and c.') for t in TEMPLATES] + WORDS
+    ids = {t for p in prompts for t in tokenizer.encode(p)}
+    return torch.tensor(
+        sorted(ids | {0, tokenizer.sot_token_id, tokenizer.eot_token_id}))
+
+
+class SmallTokenizer:
+    """CLIP's tokenizer with the words in use numbered from 0: a step then
+    updates 40 embeddings and not 49,408."""
+
+    def __init__(self):
+        self.full = open_clip.SimpleTokenizer(
+            context_length=MINI_CLIP_CONFIG['text_cfg']['context_length'])
+        self.used = used_tokens(self.full)
+        self.rank = torch.full((self.full.vocab_size, ), -1)
+        self.rank[self.used] = torch.arange(len(self.used))
+
+    def __call__(self, texts):
+        return self.rank[self.full(texts)]
+
+
+class Pretrainer(nn.Module):
+    """The tower, with the two heads that are dropped afterwards."""
+
+    def __init__(self, vocabulary):
+        super().__init__()
+        config = copy.deepcopy(MINI_CLIP_CONFIG)
+        config['text_cfg']['vocab_size'] = vocabulary
+        self.clip = open_clip.model.CLIP(**config)
+        remove_layer4_stride(self.clip.visual)
+        for stage in ('layer1', 'layer2', 'layer3', 'layer4'):
+            for block in getattr(self.clip.visual, stage):
+                # With one block a stage there is nothing to skip to: zero
+                # would cut the 3x3 convolutions off.
+                nn.init.ones_(block.bn3.weight)
+        width = self.clip.visual.attnpool.v_proj.in_features
+        self.trunk_words = nn.Linear(width, len(WORDS))
+        self.embedding_words = nn.Linear(
+            MINI_CLIP_CONFIG['embed_dim'], len(WORDS))
+
+    def embed(self, x):
+        """Global embedding and pooled trunk; a picture smaller than the
+        tower's grid takes a random window of the position embedding."""
+        visual = self.clip.visual
+        x = visual.stem(x)
+        for stage in (visual.layer1, visual.layer2, visual.layer3,
+                      visual.layer4):
+            x = stage(x)
+        pooled = x.float().mean((2, 3))
+        pool, side = visual.attnpool, x.shape[-1]
+        full = pool.positional_embedding
+        grid = math.isqrt(len(full) - 1)
+        if side < grid:
+            r, c = np.random.randint(0, grid - side + 1, 2)
+            window = full[1:].view(grid, grid, -1)[r:r + side, c:c + side]
+            pool = _WithPositions(
+                pool, torch.cat([full[:1], window.reshape(side * side, -1)]))
+        return pool(x), pooled
+
+    def forward(self, x, tokens, words, same, idf):
+        image, pooled = self.embed(x)
+        image = image.float()
+        text = self.clip.encode_text(tokens).float()
+        scale = self.clip.logit_scale.clamp(max=math.log(100)).exp()
+        logits = scale * F.normalize(image, dim=1) @ F.normalize(text, dim=1).T
+        target = same / same.sum(1, keepdim=True)  # equal captions: all right
+        contrast = (F.cross_entropy(logits, target) +
+                    F.cross_entropy(logits.T, target)) / 2
+        bag = words * idf
+        bag = bag / bag.sum(1, keepdim=True)
+        heads = (F.cross_entropy(self.trunk_words(pooled), bag) +
+                 F.cross_entropy(self.embedding_words(image), bag))
+        return contrast + 0.5 * heads, contrast
+
+
+class _WithPositions:
+    """An attention pool called with other positions (no weight is copied)."""
+
+    def __init__(self, pool, positions):
+        self.pool, self.positions = pool, positions
+
+    def __call__(self, x):
+        return torch.func.functional_call(
+            self.pool, {'positional_embedding': self.positions}, (x, ))
+
+
+@torch.no_grad()
+def name_accuracy(model, images, names, tokenizer):
+    """Share of one-object pictures told apart among all 72 names."""
+    model.eval()
+    looks, shapes = list(LOOKS), list(SHAPES)
+    prompts = [f'a photo of a {a} {b}' for a in looks for b in shapes]
+    text = F.normalize(model.clip.encode_text(tokenizer(prompts)), dim=1)
+    hits = []
+    for i in range(0, len(images), 500):
+        x = (images[i:i + 500].float() - MEAN) / STD
+        v = F.normalize(model.embed(x)[0], dim=1)
+        best = (v @ text.T).argmax(1).tolist()
+        hits += [b == n[0][0] * len(shapes) + n[0][1]
+                 for b, n in zip(best, names[i:i + 500])]
+    model.train()
+    return float(np.mean(hits))
+
+
+def main():
+    args = parse_args()
+    torch.manual_seed(args.seed)
+    np.random.seed(args.seed)
+    torch.set_num_threads(args.threads)
+    rng = np.random.RandomState(args.seed)
+    tokenizer = SmallTokenizer()
+    model = Pretrainer(len(tokenizer.used)).train().to(memory_format=torch.channels_last)
+    check, check_names = draw(9, 1500, 48, 1)
+
+    plan = [('crops', 48, 1, args.crops, args.crop_epochs, args.batch_size),
+            ('scenes', 96, 6, args.scenes, args.scene_epochs, args.batch_size)]
+    for stage, (title, size, most, count, epochs, batch) in enumerate(plan):
+        if count == 0 or epochs == 0:
+            continue
+        start = time.time()
+        images, names = draw(stage, count, size, most)
+        print(f'{title}: drew {count} in {time.time() - start:.0f} s',
+              flush=True)
+        seen = torch.zeros(len(WORDS))
+        for drawn in names:
+            for a, b in drawn:
+                seen[a] += 1
+                seen[len(LOOKS) + b] += 1
+        idf = torch.log(seen.sum() / seen)
+        steps = int(epochs * count / batch)
+        optimizer = torch.optim.AdamW(
+            model.parameters(), lr=args.lr, weight_decay=0.05,
+            betas=(0.9, 0.98))
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, args.lr, steps, pct_start=0.1)
+        start, total = time.time(), 0.
+        for step in range(steps):
+            index = torch.from_numpy(rng.randint(0, count, batch))
+            x, tokens, words, texts = batch_of(rng, images, names, index,
+                                               tokenizer, args.greyscale, True)
+            same = torch.tensor([[float(a == b) for b in texts]
+                                 for a in texts])
+            with torch.autocast('cpu', torch.bfloat16):
+                loss, contrast = model(x, tokens, words, same, idf)
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.)
+            optimizer.step()
+            schedule.step()
+            total += contrast.item()
+            if (step + 1) % 250 == 0:
+                speed = (step + 1) * batch / (time.time() - start)
+                print(f'{title} {step + 1}/{steps}: contrast '
+                      f'{total / 250:.3f}, one-object accuracy '
+                      f'{name_accuracy(model, check, check_names, tokenizer):.3f}'
+                      f', {speed:.0f} images/s', flush=True)
+                total = 0.
+                save(model, tokenizer, args.out)
+    save(model, tokenizer, args.out)
+    print(f'saved {args.out} ({args.out.stat().st_size / 1e6:.1f} MB)')
+
+
+def save(model, tokenizer, out):
+    out.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(pack_state(model.clip.state_dict(), tokenizer.used), out)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,60 @@
+"""From a config and a few flags to a Runner."""
+import os
+from typing import Optional
+
+import torch
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+
+def build_runner(config: str,
+                 work_dir: Optional[str] = None,
+                 options: Optional[dict] = None,
+                 launcher: str = 'none',
+                 amp: bool = False,
+                 resume: Optional[str] = None,
+                 checkpoint: Optional[str] = None) -> Runner:
+    """A Runner for training or testing, on GPUs or on CPUs.
+
+    Args:
+        config: Config file.
+        work_dir: Default: that of the config, or ``work_dirs/<name>``.
+        options: Overrides, as ``--cfg-options`` gives them.
+        launcher: 'none', 'pytorch', 'slurm' or 'mpi'. With 'pytorch' and
+            without a GPU the ranks talk through gloo.
+        amp: Automatic mixed precision; needs a GPU.
+        resume: 'auto' for the latest checkpoint in the work dir, a file, or
+            None.
+        checkpoint: Load these weights and do not resume.
+
+    Raises:
+        ValueError: If ``amp`` is asked for without a GPU.
+        FileNotFoundError: If a file is missing.
+    """
+    for path in (config, checkpoint, None if resume == 'auto' else resume):
+        if path is not None and not os.path.isfile(path):
+            raise FileNotFoundError(f'{path} does not exist.')
+    cfg = Config.fromfile(config)
+    cfg.merge_from_dict(options or {})
+    cfg.launcher = launcher
+    if work_dir is not None:
+        cfg.work_dir = work_dir
+    elif cfg.get('work_dir') is None:
+        name = os.path.splitext(os.path.basename(config))[0]
+        cfg.work_dir = os.path.join('work_dirs', name)
+    if amp:
+        if not torch.cuda.is_available():
+            raise ValueError('--amp needs a GPU, and PyTorch finds none here: '
+                             'train without it.')
+        cfg.optim_wrapper.type = 'AmpOptimWrapper'
+        cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+    cfg.resume = resume is not None
+    cfg.load_from = checkpoint or (None if resume == 'auto' else resume)
+    if launcher == 'pytorch' and not torch.cuda.is_available():
+        # MMEngine's own launcher asks for a GPU even with gloo.
+        torch.distributed.init_process_group('gloo')
+        cfg.model_wrapper_cfg = dict(
+            type='MMDistributedDataParallel',
+            device_ids=None,
+            broadcast_buffers=False)
+    return Runner.from_cfg(cfg)

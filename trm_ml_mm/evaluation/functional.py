@@ -1,0 +1,147 @@
+"""Multi-label metrics as pure functions of tensors.
+
+Scores and targets are ``(N, C)``: N images, C classes. Targets are 1 present,
+0 absent, -1 unknown; unknown ones count nowhere.
+"""
+from typing import NamedTuple, Optional
+
+import torch
+from torch import Tensor
+
+
+def average_precision(scores: Tensor,
+                      targets: Tensor,
+                      interpolated: bool = False) -> Tensor:
+    """Average precision of every class.
+
+    Two definitions are in use. Un-interpolated (scikit-learn, torchmetrics,
+    DualCoOp, SCPNet): ``sum_n (R_n - R_{n-1}) P_n`` over distinct thresholds.
+    Interpolated (VOC 2012; SST, SARB, HST): P_n is replaced by the largest
+    precision at any recall of at least R_n; never smaller.
+
+    Args:
+        scores: ``(N, C)`` floats, finite; logits rank better than sigmoids,
+            which tie where they saturate. Tied images enter together.
+        targets: ``(N, C)`` in {1, 0, -1}.
+        interpolated: Which definition.
+
+    Returns:
+        ``(C,)`` float64 in [0, 1]; NaN for a class without positives.
+
+    Raises:
+        ValueError: If the shapes differ, or scores are not finite.
+    """
+    scores, targets = _check(scores, targets)
+    if len(scores) == 0:
+        return scores.new_full(scores.shape[1:], float('nan')).double()
+    scores, order = scores.sort(0, descending=True)
+    targets = targets.gather(0, order)
+    positive = (targets == 1).double()
+    hits = positive.cumsum(0)
+    seen = (targets != -1).double().cumsum(0)
+    # Precision after the last image of each group of equal scores.
+    rows = torch.arange(len(scores), device=scores.device)[:, None]
+    last = torch.ones_like(scores, dtype=torch.bool)
+    last[:-1] = scores[:-1] != scores[1:]
+    group_end = torch.where(last, rows, len(scores) - 1)
+    group_end = group_end.flip(0).cummin(0).values.flip(0)
+    precision = (hits / seen.clamp(min=1)).gather(0, group_end)
+    if interpolated:
+        precision = precision.flip(0).cummax(0).values.flip(0)
+    return (positive * precision).sum(0) / hits[-1].where(
+        hits[-1] > 0, torch.tensor(float('nan'), dtype=torch.double))
+
+
+def mean_over_classes(values: Tensor, empty: str = 'skip') -> Tensor:
+    """Mean of per-class values in which NaN marks classes without positives.
+
+    Args:
+        values: ``(C,)``.
+        empty: 'skip' leaves such classes out; 'zero' counts them 0, as the
+            code of most papers does.
+    """
+    if empty == 'zero':
+        return values.nan_to_num(0.).mean()
+    return values.nanmean()
+
+
+class PrecisionRecall(NamedTuple):
+    """The six figures of the field, and the second definition of CF1."""
+
+    CP: Tensor
+    CR: Tensor
+    CF1: Tensor  # 2 CP CR / (CP + CR), as SST, SARB, HST
+    OP: Tensor
+    OR: Tensor
+    OF1: Tensor
+    CF1_mean: Tensor  # mean of per-class F1, as DualCoOp, MMPretrain
+
+
+def predict(scores: Tensor,
+            threshold: Optional[float] = None,
+            topk: Optional[int] = None) -> Tensor:
+    """Which classes are predicted, ``(N, C)`` bool.
+
+    Args:
+        scores: ``(N, C)``.
+        threshold: At least this score.
+        topk: Among the k classes of highest score of the image. With
+            ``threshold`` too, both must hold (as SST's and SARB's top-3);
+            MMPretrain's top-k has no threshold.
+    """
+    chosen = torch.ones_like(scores, dtype=torch.bool)
+    if threshold is not None:
+        chosen &= scores >= threshold
+    if topk is not None:
+        best = scores.topk(min(topk, scores.shape[1]), dim=1).indices
+        chosen &= torch.zeros_like(chosen).scatter_(1, best, True)
+    return chosen
+
+
+def precision_recall(predicted: Tensor,
+                     targets: Tensor,
+                     empty: str = 'skip') -> PrecisionRecall:
+    """Per-class and overall precision, recall and F1, in [0, 1].
+
+    Args:
+        predicted: ``(N, C)`` bool.
+        targets: ``(N, C)`` in {1, 0, -1}.
+        empty: What becomes of classes without positives in the per-class
+            means; see :func:`mean_over_classes`. A class never predicted has
+            precision 0.
+    """
+    known, positive = targets != -1, targets == 1
+    hits = (predicted & positive).sum(0).double()
+    claims = (predicted & known).sum(0).double()
+    truths = positive.sum(0).double()
+    nan = torch.full_like(truths, float('nan'))
+
+    def per_class(value):
+        return mean_over_classes(torch.where(truths > 0, value, nan), empty)
+
+    cp = per_class(hits / claims.clamp(min=1))
+    cr = per_class(hits / truths.clamp(min=1))
+    op = hits.sum() / claims.sum().clamp(min=1)
+    overall = hits.sum() / truths.sum().clamp(min=1)
+    mean_f1 = per_class(2 * hits / (claims + truths).clamp(min=1))
+    return PrecisionRecall(cp, cr, _f1(cp, cr), op, overall,
+                           _f1(op, overall), mean_f1)
+
+
+def _f1(precision: Tensor, recall: Tensor) -> Tensor:
+    total = precision + recall
+    return torch.where(total > 0, 2 * precision * recall / total, total)
+
+
+def _check(scores: Tensor, targets: Tensor):
+    scores, targets = torch.as_tensor(scores), torch.as_tensor(targets)
+    if scores.shape != targets.shape or scores.dim() != 2:
+        raise ValueError('scores and targets must both be (N, C), got '
+                         f'{tuple(scores.shape)} and '
+                         f'{tuple(targets.shape)}.')
+    if not scores.is_floating_point():
+        scores = scores.double()
+    if not scores.isfinite().all():
+        raise ValueError('scores have NaN or infinite values: the model '
+                         'diverged; lower the learning rate.')
+    return scores, targets

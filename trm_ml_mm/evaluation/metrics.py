@@ -1,0 +1,131 @@
+"""Registered metrics: MMPretrain's plumbing around functional.py."""
+from typing import Dict, List, Optional, Sequence
+
+import torch
+from mmengine.evaluator import BaseMetric
+from mmengine.logging import print_log
+from torch import Tensor
+
+from trm_ml_mm.registry import METRICS
+from .functional import (average_precision, mean_over_classes,
+                         precision_recall, predict)
+
+
+class MultiLabelMetric(BaseMetric):
+    """Collects scores and labels of every image, on all ranks.
+
+    Args:
+        empty: 'skip' (the number of skipped classes is logged) or 'zero'; see
+            :func:`~trm_ml_mm.evaluation.functional.mean_over_classes`.
+        collect_device, prefix: As in MMEngine.
+    """
+
+    default_prefix = 'multi-label'
+
+    def __init__(self,
+                 empty: str = 'skip',
+                 collect_device: str = 'cpu',
+                 prefix: Optional[str] = None):
+        super().__init__(collect_device, prefix)
+        if empty not in ('skip', 'zero'):
+            raise ValueError(f"empty is 'skip' or 'zero', got {empty!r}.")
+        self.empty = empty
+
+    def process(self, data_batch, data_samples: Sequence[dict]) -> None:
+        """Keep one small CPU tensor per image: (scores, logits, targets)."""
+        scores = torch.stack([s['pred_score'] for s in data_samples])
+        logits = scores
+        if 'pred_logit' in data_samples[0]:
+            logits = torch.stack([s['pred_logit'] for s in data_samples])
+        targets = torch.stack([_target(s) for s in data_samples])
+        batch = torch.stack([
+            scores.float(), logits.float(), targets.to(scores.device).float()
+        ], 1).cpu()  # one transfer a batch
+        # Cloned rows: a view would be pickled with its whole batch.
+        self.results.extend(row.clone() for row in batch)
+
+    def gathered(self, results: List[Tensor]):
+        """(scores, logits, targets), each ``(N, C)``."""
+        scores, logits, targets = torch.stack(results).unbind(1)
+        return scores, logits, targets
+
+    def _say_empty(self, targets: Tensor) -> None:
+        count = int(((targets == 1).sum(0) == 0).sum())
+        if count:
+            how = 'left out of' if self.empty == 'skip' else 'counted 0 in'
+            print_log(
+                f'{count} of {targets.shape[1]} classes have no positive '
+                f'here and are {how} the means over classes.',
+                logger='current')
+
+
+def _target(sample: dict) -> Tensor:
+    if 'gt_score' in sample:
+        return sample['gt_score']
+    target = torch.zeros_like(sample['pred_score'])
+    target[sample['gt_label'].to(target.device)] = 1
+    return target
+
+
+@METRICS.register_module()
+class MultiLabelAP(MultiLabelMetric):
+    """Mean average precision, in percent, by both definitions.
+
+    ``mAP`` is un-interpolated (scikit-learn's), ``mAP_voc12`` interpolated.
+    Ranks by fp32 logits where the head gives them.
+    """
+
+    def compute_metrics(self, results: List[Tensor]) -> Dict[str, float]:
+        _, logits, targets = self.gathered(results)
+        self._say_empty(targets)
+        return {
+            name: 100 * float(
+                mean_over_classes(
+                    average_precision(logits, targets, interpolated),
+                    self.empty))
+            for name, interpolated in (('mAP', False), ('mAP_voc12', True))
+        }
+
+
+@METRICS.register_module()
+class MultiLabelF1(MultiLabelMetric):
+    """CP, CR, CF1, OP, OR, OF1 in percent, at a threshold and at top-k.
+
+    ``CF1`` is ``2 CP CR / (CP + CR)``; ``CF1_mean`` the mean of per-class F1.
+    Top-k figures end in ``_top3`` (for k = 3).
+
+    Args:
+        threshold: On sigmoid scores.
+        topk: k, or None for no top-k figures.
+        topk_threshold: Top-k classes must also reach the threshold (SST's and
+            SARB's rule); False is MMPretrain's.
+        empty, collect_device, prefix: See :class:`MultiLabelMetric`.
+    """
+
+    def __init__(self,
+                 threshold: float = 0.5,
+                 topk: Optional[int] = 3,
+                 topk_threshold: bool = False,
+                 empty: str = 'skip',
+                 collect_device: str = 'cpu',
+                 prefix: Optional[str] = None):
+        super().__init__(empty, collect_device, prefix)
+        self.threshold = threshold
+        self.topk = topk
+        self.topk_threshold = topk_threshold
+
+    def compute_metrics(self, results: List[Tensor]) -> Dict[str, float]:
+        scores, logits, targets = self.gathered(results)
+        found = {'': predict(scores, self.threshold)}
+        if self.topk is not None:
+            # Ranked by logits, cut by scores: sigmoids may tie.
+            chosen = predict(logits, topk=self.topk)
+            if self.topk_threshold:
+                chosen &= found['']
+            found[f'_top{self.topk}'] = chosen
+        return {
+            f'{name}{suffix}': 100 * float(value)
+            for suffix, predicted in found.items()
+            for name, value in precision_recall(predicted, targets,
+                                                self.empty)._asdict().items()
+        }

@@ -1,0 +1,3 @@
+from .clip_prompt import CLIPFeatures, CLIPPromptBackbone
+
+__all__ = ['CLIPFeatures', 'CLIPPromptBackbone']

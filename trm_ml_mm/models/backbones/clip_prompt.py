@@ -1,0 +1,194 @@
+"""CLIP with prompts: image -> dense map in the joint space; class names ->
+text features."""
+from contextlib import nullcontext
+from typing import NamedTuple, Optional, Sequence, Tuple, Union
+
+import torch
+import torch.nn.functional as F
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from trm_ml_mm.registry import MODELS
+from ..clip import FrozenModule, load_clip
+from ..text import PromptedTextEncoder
+
+
+class CLIPFeatures(NamedTuple):
+    """What :class:`CLIPPromptBackbone` hands to a head.
+
+    The dense map stands last, where heads that know nothing of text look.
+    """
+
+    text: Tensor  # (P, C, D) prompted text features, normalised
+    anchor: Tensor  # (C, D) features of "a photo of a {class}.", normalised
+    pooled: Optional[Tensor]  # (B, D) CLIP's own image embedding, if asked for
+    dense: Tensor  # (B, D, H, W) map in the joint space
+
+
+def resnet_dense_map(visual: nn.Module, x: Tensor) -> Tensor:
+    """Every place of layer4 in the joint space: value and output projection
+    of the attention pool, without its pooling and position embedding.
+
+    Args:
+        visual: open_clip's ``ModifiedResNet``.
+        x: ``(B, width, H, W)``, the output of layer4.
+
+    Returns:
+        ``(B, D, H, W)``.
+    """
+    pool = visual.attnpool
+    # Two linear maps in a row are one, four times narrower to compute.
+    weight = pool.c_proj.weight @ pool.v_proj.weight
+    bias = pool.c_proj.weight @ pool.v_proj.bias + pool.c_proj.bias
+    return F.conv2d(x, weight[..., None, None], bias)
+
+
+def resnet_pooled(visual: nn.Module, x: Tensor) -> Tensor:
+    """The attention pool's embedding at any input size: its position
+    embedding is resized to the map's. ``(B, width, H, W)`` -> ``(B, D)``."""
+    positions = visual.attnpool.positional_embedding
+    side = round((len(positions) - 1)**0.5)
+    if x.shape[-2:] != (side, side):
+        grid = positions[1:].T.reshape(1, -1, side, side)
+        grid = F.interpolate(
+            grid, x.shape[-2:], mode='bicubic', align_corners=False)
+        positions = torch.cat([positions[:1], grid[0].flatten(1).T])
+    return torch.func.functional_call(
+        visual.attnpool, {'positional_embedding': positions}, (x, ))
+
+
+def vit_places(block: nn.Module, x: Tensor) -> Tensor:
+    """The last transformer block with every place attending to itself only:
+    its value path (MaskCLIP, arXiv 2112.01071), residuals and MLP.
+
+    ``(B, N, width)`` -> ``(B, N, width)``.
+    """
+    attn = block.attn
+    width = attn.embed_dim
+    value = F.linear(
+        block.ln_1(x), attn.in_proj_weight[-width:], attn.in_proj_bias[-width:])
+    x = x + block.ls_1(attn.out_proj(value))
+    return x + block.ls_2(block.mlp(block.ln_2(x)))
+
+
+@MODELS.register_module()
+class CLIPPromptBackbone(BaseModule):
+    """Both towers of CLIP, frozen by default, with learned prompts.
+
+    Args:
+        arch: open_clip's name ('RN50', 'RN101', 'RN50x4', 'ViT-B-32',
+            'ViT-B-16', 'ViT-L-14'), or 'mini', which ships with the package.
+        weights: An open_clip tag ('openai'), a state-dict file, OpenAI's own
+            TorchScript file, or None for random values ('mini': its own).
+        classes: Names for the text side: a list, 'coco', 'voc', 'scenes', or
+            a text file with a name a line. None: no text side; the output is
+            then ``(dense,)``, as of any MMPretrain backbone.
+        image_size: Input side in pixels (ViTs are built for it; ResNets take
+            any).
+        prompt: Options of :class:`~trm_ml_mm.models.text.PromptLearner`:
+            ``context``, ``pair``, ``per_class``, ``learnable``.
+        prompt_names: Words for class names, as ``{'tvmonitor': 'tv monitor'}``.
+        text_residual: See
+            :class:`~trm_ml_mm.models.text.PromptedTextEncoder`.
+        pooled: Also compute CLIP's own image embedding.
+        quick_gelu: See :func:`~trm_ml_mm.models.clip.load_clip`.
+        frozen: False: both towers are learned too, and saved.
+
+    Calling it on ``(B, 3, H, W)`` images gives :class:`CLIPFeatures`.
+
+    Raises:
+        ValueError: See :func:`~trm_ml_mm.models.clip.load_clip`; or if a ViT
+            gets images of another size than it was built for.
+    """
+
+    def __init__(self,
+                 arch: str,
+                 weights: Optional[str] = None,
+                 classes: Union[None, str, Sequence[str]] = None,
+                 image_size: int = 448,
+                 prompt: Optional[dict] = None,
+                 prompt_names: Optional[dict] = None,
+                 text_residual: float = 0.,
+                 pooled: bool = False,
+                 quick_gelu: Optional[bool] = None,
+                 frozen: bool = True):
+        super().__init__()
+        loaded = load_clip(arch, weights, image_size, quick_gelu)
+        self.arch = arch
+        self.frozen = frozen
+        self.with_pooled = pooled
+        self.embed_dim = loaded.model.text_projection.shape[1]
+        # The text side, where there is one, owns the tower: one owner, so
+        # that nothing is stored or moved twice.
+        self.text = None
+        if classes is not None:
+            self.text = PromptedTextEncoder(
+                classes,
+                loaded,
+                prompt=prompt,
+                prompt_names=prompt_names,
+                residual=text_residual,
+                frozen=frozen)
+        else:
+            self.tower = FrozenModule(loaded.model) if frozen else loaded.model
+
+    @property
+    def class_names(self) -> Optional[Tuple[str, ...]]:
+        return None if self.text is None else self.text.class_names
+
+    @property
+    def visual(self) -> nn.Module:
+        """open_clip's visual tower."""
+        if self.text is not None:
+            return self.text.clip.visual
+        return (self.tower.module if self.frozen else self.tower).visual
+
+    def forward(self, x: Tensor) -> Union[CLIPFeatures, Tuple[Tensor]]:
+        dense, pooled = self.encode_image(x, self.with_pooled)
+        if self.text is None:
+            return (dense, )
+        return CLIPFeatures(self.text(), self.text.anchor(), pooled, dense)
+
+    def encode_image(self,
+                     x: Tensor,
+                     pooled: bool = True) -> Tuple[Tensor, Optional[Tensor]]:
+        """Dense map ``(B, D, H, W)`` and, if asked, embedding ``(B, D)``."""
+        with torch.no_grad() if self.frozen else nullcontext():
+            if hasattr(self.visual, 'attnpool'):
+                return self._encode_resnet(x, pooled)
+            return self._encode_vit(x, pooled)
+
+    def _encode_resnet(self, x, pooled):
+        visual = self.visual
+        for stage in (visual.stem, visual.layer1, visual.layer2,
+                      visual.layer3, visual.layer4):
+            x = stage(x)
+        return resnet_dense_map(visual, x), (
+            resnet_pooled(visual, x) if pooled else None)
+
+    def _encode_vit(self, x, pooled):
+        visual = self.visual
+        if tuple(x.shape[-2:]) != tuple(visual.image_size):
+            raise ValueError(
+                f'{self.arch} was built for {visual.image_size[0]} px images '
+                f'and got {tuple(x.shape[-2:])}: set image_size to the size '
+                'of the images.')
+        x = visual._embeds(x)
+        *blocks, last = visual.transformer.resblocks
+        for block in blocks:
+            x = block(x)
+        places = visual.ln_post(vit_places(last, x)[:, 1:]) @ visual.proj
+        dense = places.transpose(1, 2).unflatten(2, visual.grid_size)
+        if not pooled:
+            return dense, None
+        return dense, visual._pool(last(x))[0] @ visual.proj
+
+    def _apply(self, fn, *args, **kwargs):
+        super()._apply(fn, *args, **kwargs)
+        if self.text is None and self.frozen:
+            self.tower.module._apply(fn)
+        return self
+
+    def init_weights(self):
+        """Everything was given its start in the constructor."""
+        self._is_init = True

@@ -1,0 +1,4 @@
+from .base import MatchingHead
+from .text_region import MatchingOutput, TextRegionMatchingHead
+
+__all__ = ['MatchingHead', 'MatchingOutput', 'TextRegionMatchingHead']

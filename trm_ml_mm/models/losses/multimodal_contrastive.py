@@ -1,0 +1,78 @@
+"""Multimodal contrastive learning against category prototypes."""
+from typing import Sequence
+
+import torch
+import torch.nn.functional as F
+from mmengine.model import BaseModule
+from torch import Tensor
+
+from trm_ml_mm.registry import MODELS
+from .reduce import mean_over
+
+
+def prototype_contrast(features: Tensor,
+                       prototypes: Tensor,
+                       temperature: float = 0.07) -> Tensor:
+    """InfoNCE of each category's feature against all categories' prototypes.
+
+    ``-log exp(cos(q_c, P_c) / tau) / sum_k exp(cos(q_c, P_k) / tau)``: the own
+    prototype attracts, the others repel, with a softmax's moderation.
+
+    Args:
+        features: ``(B, C, D)``.
+        prototypes: ``(C, D)``, constants.
+        temperature: tau.
+
+    Returns:
+        ``(B, C)`` fp32.
+    """
+    features = F.normalize(features.float(), dim=-1)
+    prototypes = F.normalize(prototypes.detach().float(), dim=-1)
+    logits = features @ prototypes.T / temperature  # B C C
+    own = torch.diagonal(logits, dim1=-2, dim2=-1)
+    return torch.logsumexp(logits, -1) - own
+
+
+@MODELS.register_module()
+class MultimodalContrastiveLoss(BaseModule):
+    """:func:`prototype_contrast` over positives, mean over the positives of
+    all ranks, summed over the modalities.
+
+    Args:
+        temperature: tau.
+        modalities: Which prototypes: 'visual', 'text' or both.
+        loss_weight: Weight in the total.
+    """
+
+    def __init__(self,
+                 temperature: float = 0.07,
+                 modalities: Sequence[str] = ('visual', 'text'),
+                 loss_weight: float = 0.1):
+        super().__init__()
+        unknown = set(modalities) - {'visual', 'text'}
+        if unknown or not modalities:
+            raise ValueError("modalities are 'visual', 'text' or both, got "
+                             f'{list(modalities)}.')
+        self.temperature = temperature
+        self.modalities = tuple(modalities)
+        self.loss_weight = loss_weight
+
+    def forward(self, features: Tensor, positives: Tensor, visual: Tensor,
+                text: Tensor) -> Tensor:
+        """Scalar loss.
+
+        Args:
+            features: ``(B, C, D)`` query-level features.
+            positives: ``(B, C)`` bool, known or pseudo-labelled.
+            visual, text: ``(C, D)`` prototypes. Categories whose visual
+                prototype is still zero are left out of the visual part.
+        """
+        loss = features.new_zeros(features.shape[:2], dtype=torch.float32)
+        for modality in self.modalities:
+            prototypes = visual if modality == 'visual' else text
+            ready = prototypes.abs().sum(-1) > 0
+            part = prototype_contrast(features, prototypes, self.temperature)
+            loss = loss + part * ready
+        weight = positives.float()
+        return self.loss_weight * mean_over((loss * weight).sum(),
+                                            weight.sum())

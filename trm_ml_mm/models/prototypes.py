@@ -1,0 +1,229 @@
+"""Multimodal category prototypes, and the pseudo-labels they give.
+
+The paper keeps visual and text prototypes in memory and estimates unknown
+labels from their intra- and inter-class relations, within and across the two
+modalities. How evidence is measured and where it is cut is ours
+(docs/method.md).
+"""
+from typing import NamedTuple, Sequence
+
+import torch
+import torch.nn.functional as F
+from mmengine.dist import all_gather, all_reduce, get_world_size
+from mmengine.model import BaseModule
+from torch import Tensor
+
+from trm_ml_mm.registry import MODELS
+
+
+def prototype_evidence(features: Tensor,
+                       prototypes: Tensor,
+                       inter_class: float = 0.5) -> Tensor:
+    """How much more a category's feature is like its own prototype than like
+    the others'.
+
+    ``cos(f_c, P_c) - inter_class * max_{k != c} cos(f_c, P_k)``: the first
+    term is the intra-class relation, the second the inter-class one.
+
+    Args:
+        features: ``(B, C, D)``, one feature per category.
+        prototypes: ``(C, D)``; an empty (zero) one counts as dissimilar to
+            everything.
+        inter_class: Weight of the inter-class relation.
+
+    Returns:
+        ``(B, C)`` fp32; larger means "present" is likelier.
+    """
+    features = F.normalize(features.float(), dim=-1)
+    prototypes = F.normalize(prototypes.float(), dim=-1)
+    cosines = features @ prototypes.T  # B C C
+    own = torch.diagonal(cosines, dim1=-2, dim2=-1)
+    if not inter_class or len(prototypes) == 1:
+        return own
+    itself = torch.eye(len(prototypes), dtype=torch.bool,
+                       device=cosines.device)
+    others = cosines.masked_fill(itself, -1.).amax(-1)
+    return own - inter_class * others
+
+
+class Thresholds(NamedTuple):
+    """Evidence at or above ``upper`` is positive, at or below ``lower``
+    negative, between them unknown. NaN: never."""
+
+    lower: Tensor  # (C,)
+    upper: Tensor  # (C,)
+
+
+def evidence_thresholds(history: Tensor, prior: Tensor, positive_share: float,
+                        negative_share: float) -> Thresholds:
+    """Cut the surest share of each class out of recent evidence.
+
+    Of the unknown labels of class c a part ``prior[c]`` is expected to be
+    positive; the ``positive_share`` of them with the most evidence become
+    positive, and likewise for negatives. For example, with prior 0.2 and both
+    shares 0.5, the top 10% become positive, the bottom 40% negative.
+
+    Args:
+        history: ``(K, C)`` evidence of unknown labels, NaN elsewhere.
+        prior: ``(C,)`` expected share of positives.
+        positive_share, negative_share: In [0, 1].
+    """
+    # One sort serves both cuts; NaNs go to the end.
+    ordered = history.sort(0).values
+    count = history.isfinite().sum(0)
+    # The k-th largest / smallest; a class with less than one expected
+    # positive in the history gives none.
+    positives = (count * prior * positive_share).floor().long()
+    negatives = (count * (1 - prior) * negative_share).floor().long()
+    columns = torch.arange(history.shape[1], device=history.device)
+    nan = history.new_full((), float('nan'))
+    upper = ordered[(count - positives).clamp(0, len(history) - 1), columns]
+    lower = ordered[(negatives - 1).clamp(min=0), columns]
+    return Thresholds(
+        torch.where(negatives > 0, lower, nan),
+        torch.where(positives > 0, upper, nan))
+
+
+@MODELS.register_module()
+class MultimodalPrototypes(BaseModule):
+    """Memory of category prototypes; estimates unknown labels.
+
+    Visual prototypes are running means of the normalised query-level features
+    of known positives. Text prototypes are the current text features. For
+    every unknown label, evidence from both levels and both modalities is
+    averaged and cut at the thresholds of its class. All ranks' samples enter
+    the memory, so that every rank holds the same one and a pseudo-label does
+    not depend on the rank that makes it.
+
+    Args:
+        num_classes: C.
+        dim: D.
+        momentum: Of the visual prototypes, per batch in which the class has a
+            known positive.
+        modalities: Evidence from 'visual' prototypes, 'text' ones, or both.
+        levels: Evidence of 'query'-level features, 'region'-level, or both.
+        inter_class: See :func:`prototype_evidence`.
+        positive_share, negative_share: See :func:`evidence_thresholds`.
+        history: K, how many recent images the thresholds are taken from.
+        warmup_images: No pseudo-label until so many images were seen.
+
+    Raises:
+        ValueError: If a modality or level is unknown, or a share is not in
+            [0, 1].
+    """
+
+    def __init__(self,
+                 num_classes: int,
+                 dim: int,
+                 momentum: float = 0.99,
+                 modalities: Sequence[str] = ('visual', 'text'),
+                 levels: Sequence[str] = ('query', 'region'),
+                 inter_class: float = 0.5,
+                 positive_share: float = 0.5,
+                 negative_share: float = 0.5,
+                 history: int = 1024,
+                 warmup_images: int = 6000):
+        super().__init__()
+        if set(modalities) - {'visual', 'text'} or not modalities:
+            raise ValueError("modalities are 'visual', 'text' or both, got "
+                             f'{list(modalities)}.')
+        if set(levels) - {'query', 'region'} or not levels:
+            raise ValueError("levels are 'query', 'region' or both, got "
+                             f'{list(levels)}.')
+        for share in (positive_share, negative_share):
+            if not 0 <= share <= 1:
+                raise ValueError('positive_share and negative_share lie in '
+                                 f'[0, 1], got {share}.')
+        self.momentum = momentum
+        self.modalities = tuple(modalities)
+        self.levels = tuple(levels)
+        self.inter_class = inter_class
+        self.positive_share = positive_share
+        self.negative_share = negative_share
+        self.warmup_images = warmup_images
+        self.register_buffer('visual', torch.zeros(num_classes, dim))
+        self.register_buffer('seen', torch.zeros(2, num_classes))  # neg, pos
+        self.register_buffer('images', torch.zeros(()))
+        self.register_buffer('history',
+                             torch.full((history, num_classes), float('nan')))
+
+    def prior(self) -> Tensor:
+        """Estimated share of positives of each class, ``(C,)``.
+
+        Known positives over known labels. A class without any known negative
+        (single positive labels) takes known positives over images instead, a
+        lower bound.
+        """
+        negatives, positives = self.seen
+        known = torch.where(negatives > 0, negatives + positives, self.images)
+        return positives / known.clamp(min=1)
+
+    def evidence(self, query: Tensor, region: Tensor, text: Tensor) -> Tensor:
+        """Mean evidence over the chosen levels and modalities, ``(B, C)``.
+
+        Args:
+            query, region: ``(B, C, D)`` features.
+            text: ``(C, D)`` text prototypes.
+        """
+        features = dict(query=query, region=region)
+        prototypes = dict(visual=self.visual, text=text)
+        parts = [
+            prototype_evidence(features[level], prototypes[modality],
+                               self.inter_class) for level in self.levels
+            for modality in self.modalities
+        ]
+        return torch.stack(parts).mean(0)
+
+    @torch.no_grad()
+    def forward(self, query: Tensor, region: Tensor, text: Tensor,
+                targets: Tensor) -> Tensor:
+        """Estimate the unknown labels of a training batch, and learn from its
+        known ones.
+
+        Args:
+            query, region: ``(B, C, D)`` features.
+            text: ``(C, D)`` text prototypes.
+            targets: ``(B, C)`` in {1, 0, -1}.
+
+        Returns:
+            ``(B, C)`` in {1, 0, -1}: pseudo-labels of unknown labels; -1 where
+            the evidence is not sure, before the warm-up is over, and for
+            every known label.
+        """
+        self._remember(query, targets)
+        evidence = self.evidence(query, region, text)
+        unknown = targets == -1
+        self._push(torch.where(unknown, evidence, float('nan')))
+        lower, upper = evidence_thresholds(self.history, self.prior(),
+                                           self.positive_share,
+                                           self.negative_share)
+        ready = unknown & (self.images > self.warmup_images)
+        pseudo = torch.full_like(targets, -1)
+        pseudo[ready & (evidence <= lower)] = 0
+        pseudo[ready & (evidence >= upper)] = 1
+        return pseudo
+
+    def _remember(self, query: Tensor, targets: Tensor) -> None:
+        """Running means of known positives, over all ranks' batches."""
+        positive = (targets == 1).float()
+        sums = torch.einsum('bc,bcd->cd', positive,
+                            F.normalize(query.float(), dim=-1))
+        counts = torch.stack([(targets == 0).float().sum(0), positive.sum(0)])
+        images = torch.tensor(float(len(targets)), device=sums.device)
+        for value in (sums, counts, images):
+            all_reduce(value)
+        self.seen += counts
+        self.images += images
+        present = counts[1] > 0
+        mean = sums / counts[1].clamp(min=1)[:, None]
+        empty = self.visual.abs().sum(1) == 0
+        momentum = torch.where(empty, 0., self.momentum)[:, None]
+        updated = momentum * self.visual + (1 - momentum) * mean
+        self.visual.copy_(torch.where(present[:, None], updated, self.visual))
+
+    def _push(self, evidence: Tensor) -> None:
+        """First in, first out, all ranks' rows in the order of ranks."""
+        if get_world_size() > 1:
+            evidence = torch.cat(all_gather(evidence.contiguous()))
+        rows = torch.cat([self.history, evidence])[-len(self.history):]
+        self.history.copy_(rows)

@@ -1,0 +1,142 @@
+"""Category-aware regions: queries, saliency, query- and region-level features.
+
+The paper's steps "category-aware region learning" (saliency by
+cross-attention) and its two feature levels. Shapes: B images, C categories,
+L places, D joint width, h attention heads.
+"""
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class RegionFeatures(NamedTuple):
+    """What the category queries found in a batch of images."""
+
+    saliency: Tensor  # (B, C, L) where each category looks; sums to 1 over L
+    region: Tensor  # (B, C, D) the map pooled by saliency: the teacher's level
+    query: Tensor  # (B, C, D) the learned level: the student's
+
+
+def saliency_maps(queries: Tensor, keys: Tensor, num_heads: int) -> Tensor:
+    """Cross-attention of category queries over the places of a map.
+
+    Args:
+        queries: ``(C, D)``.
+        keys: ``(B, L, D)``.
+        num_heads: h, a divisor of D.
+
+    Returns:
+        ``(B, h, C, L)``, a distribution over places.
+    """
+    q = queries.unflatten(-1, (num_heads, -1)).transpose(0, 1)  # h C d
+    k = keys.unflatten(-1, (num_heads, -1)).transpose(1, 2)  # B h L d
+    return torch.softmax((q @ k.transpose(-1, -2)).float(), -1)
+
+
+class CategoryRegions(nn.Module):
+    """Learns where each category looks, and what it makes of it.
+
+    The start is CLIP's own knowledge: queries are the text features of "a
+    photo of a {class}.", both attention projections the identity times
+    ``sqrt(sharpness)``, so that a category first attends where CLIP finds it
+    similar; and the query level starts equal to the region level, as the last
+    layer of its MLP is zero.
+
+    Args:
+        num_classes: C.
+        dim: D.
+        num_heads: h. Heads split the joint space; one head attends by the
+            whole cosine similarity.
+        sharpness: Scale of the first attention logits, whose cosines lie in
+            [-1, 1].
+        mlp_layers: Linear layers of the MLP, at least 1.
+        mlp_ratio: Width of its hidden layers over D.
+        residual: The query level is ``region + MLP(values)``; False: the MLP
+            alone (the paper's literal reading; its last layer then starts as
+            any linear layer does).
+    """
+
+    def __init__(self,
+                 num_classes: int,
+                 dim: int,
+                 num_heads: int = 1,
+                 sharpness: float = 40.,
+                 mlp_layers: int = 2,
+                 mlp_ratio: float = 1.,
+                 residual: bool = True):
+        super().__init__()
+        if dim % num_heads:
+            raise ValueError(f'num_heads={num_heads} does not divide the '
+                             f'joint width {dim}.')
+        self.num_heads = num_heads
+        self.residual = residual
+        # Offsets from the start that CLIP gives: zero is "as CLIP has it".
+        self.query_offset = nn.Parameter(torch.zeros(num_classes, dim))
+        self.query_proj = nn.Linear(dim, dim, bias=False)
+        self.key_proj = nn.Linear(dim, dim, bias=False)
+        self.value_proj = nn.Linear(dim, dim, bias=False)
+        self.output_proj = nn.Linear(dim, dim)
+        hidden = int(dim * mlp_ratio)
+        layers, width = [nn.LayerNorm(dim)], dim
+        for _ in range(mlp_layers - 1):
+            layers += [nn.Linear(width, hidden), nn.GELU()]
+            width = hidden
+        layers.append(nn.Linear(width, dim))
+        self.mlp = nn.Sequential(*layers)
+        with torch.no_grad():
+            for proj in (self.query_proj, self.key_proj):
+                proj.weight.copy_(torch.eye(dim) * sharpness**0.5)
+            self.value_proj.weight.copy_(torch.eye(dim))
+            if residual:
+                self.mlp[-1].weight.zero_()
+                self.mlp[-1].bias.zero_()
+
+    def forward(self, dense: Tensor, anchor: Tensor) -> RegionFeatures:
+        """Region- and query-level features of every category.
+
+        Args:
+            dense: ``(B, D, H, W)`` or ``(B, L, D)`` map in the joint space.
+            anchor: ``(C, D)`` text features that the queries start from.
+        """
+        places = as_places(dense)
+        places = F.normalize(places.float(), dim=-1)  # B L D
+        queries = self.query_proj(anchor + self.query_offset)
+        attention = saliency_maps(queries, self.key_proj(places),
+                                  self.num_heads)  # B h C L
+        saliency = attention.mean(1)
+        region = saliency @ places  # B C D
+        values = self.value_proj(places).unflatten(-1, (self.num_heads, -1))
+        attended = attention @ values.transpose(1, 2)  # B h C d
+        attended = attended.transpose(1, 2).flatten(2)  # B C D
+        query = self.mlp(self.output_proj(attended))
+        if self.residual:
+            query = region + query
+        return RegionFeatures(saliency, region, query)
+
+
+def as_places(dense: Tensor) -> Tensor:
+    """``(B, D, H, W)`` or ``(B, L, D)`` -> ``(B, L, D)``."""
+    return dense.flatten(2).transpose(1, 2) if dense.dim() == 4 else dense
+
+
+def matching_logits(features: Tensor, text: Tensor, scale: float,
+                    bias: Tensor) -> Tensor:
+    """One-to-one matching: category c's feature with category c's text.
+
+    Args:
+        features: ``(B, C, D)``.
+        text: ``(P, C, D)``, normalised: P = 1, or P = 2 for a positive and a
+            negative prompt, whose similarities are subtracted.
+        scale: Logit scale.
+        bias: ``(C,)``.
+
+    Returns:
+        ``(B, C)`` logits, fp32.
+    """
+    features = F.normalize(features.float(), dim=-1)
+    similarity = torch.einsum('bcd,pcd->pbc', features, text.float())
+    if len(text) == 2:
+        return scale * (similarity[0] - similarity[1]) + bias
+    return scale * similarity[0] + bias

@@ -1,0 +1,162 @@
+"""Class names -> text features, by CLIP's text tower and learned prompts."""
+import hashlib
+from typing import Optional, Sequence, Tuple, Union
+
+import torch
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from trm_ml_mm.datasets.categories import class_names, prompt_name
+from ..clip import FrozenModule, LoadedCLIP, load_clip
+from .prompt_learner import PromptLearner
+
+
+def encode_prompts(clip: nn.Module, embeddings: Tensor,
+                   end: Tensor) -> Tensor:
+    """Text features of embedded prompts.
+
+    The same function as ``clip.encode_text``, from token embeddings and over
+    as many places as the prompts need.
+
+    Args:
+        clip: open_clip's ``CLIP``.
+        embeddings: ``(N, L, width)`` token embeddings, L <= 77.
+        end: ``(N,)`` place of each prompt's end token.
+
+    Returns:
+        ``(N, D)``, not normalised.
+    """
+    length = embeddings.shape[1]
+    x = embeddings + clip.positional_embedding[:length]
+    x = clip.transformer(x, attn_mask=clip.attn_mask[:length, :length])
+    x = x[torch.arange(len(x), device=x.device), end]
+    return clip.ln_final(x) @ clip.text_projection
+
+
+class PromptedTextEncoder(BaseModule):
+    """Prompted text features of every class, (P, C, D).
+
+    Args:
+        classes: What :func:`trm_ml_mm.datasets.class_names` takes.
+        clip: A loaded CLIP; None: load it from ``arch`` and ``weights``.
+        arch, weights, quick_gelu: See :func:`trm_ml_mm.models.clip.load_clip`.
+        prompt: Options of :class:`PromptLearner`.
+        prompt_names: Words for class names, such as
+            ``{'tvmonitor': 'tv monitor'}``; the data sets' own are known.
+        residual: Add ``residual * delta_c`` to class c's normalised feature,
+            delta learned from zero (task residual, arXiv 2211.10277): where
+            labels are many the text may move, where they are few it stays.
+            0: none.
+        frozen: Keep the text tower frozen. False: it is learned, and a part
+            of checkpoints.
+
+    In eval mode the features are computed once, and again as soon as a
+    learned value differs from the one they were computed with.
+    """
+
+    def __init__(self,
+                 classes: Union[str, Sequence[str]],
+                 clip: Optional[LoadedCLIP] = None,
+                 arch: Optional[str] = None,
+                 weights: Optional[str] = None,
+                 quick_gelu: Optional[bool] = None,
+                 prompt: Optional[dict] = None,
+                 prompt_names: Optional[dict] = None,
+                 residual: float = 0.,
+                 frozen: bool = True):
+        super().__init__()
+        if clip is None:
+            clip = load_clip(arch, weights, quick_gelu=quick_gelu)
+            clip.model.visual = nn.Identity()  # only the text tower is used
+        self.class_names: Tuple[str, ...] = class_names(classes)
+        self.arch, self.fingerprint = clip.arch, clip.fingerprint
+        self.embed_dim = clip.model.text_projection.shape[1]
+        words = [prompt_name(n, prompt_names) for n in self.class_names]
+        self.prompt = PromptLearner(clip.model, words, **(prompt or {}))
+        self.anchor_prompt = PromptLearner(
+            clip.model, words, 'a photo of a', learnable=False)
+        self.residual_scale = residual
+        if residual:
+            self.residual = nn.Parameter(
+                torch.zeros(self.prompt.num_prompts, len(words),
+                            self.embed_dim))
+        self.frozen = frozen
+        self.tower = FrozenModule(clip.model) if frozen else clip.model
+        self._cache = None
+        self._anchor = None
+        # Saved with what was learned, and compared when that is loaded.
+        self.register_buffer('identity', self._identity())
+
+    def _identity(self) -> Tensor:
+        names = hashlib.sha256('\n'.join(self.class_names).encode()).digest()
+        return torch.tensor(
+            list(bytes.fromhex(self.fingerprint)) + list(names),
+            dtype=torch.uint8)
+
+    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
+        saved = state_dict.get(prefix + 'identity')
+        if saved is not None:
+            own = self._identity()
+            if not torch.equal(saved[:32].cpu(), own[:32]):
+                raise ValueError(
+                    'The checkpoint was learned on another frozen CLIP than '
+                    f'this one ({self.arch}): set arch and weights to those '
+                    'it was trained with.')
+            if not torch.equal(saved[32:].cpu(), own[32:]):
+                raise ValueError(
+                    'The checkpoint was learned for other class names than '
+                    f'these {len(self.class_names)} '
+                    f'({", ".join(self.class_names[:3])}, ...): set classes '
+                    'to those it was trained with, in their order.')
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+    @property
+    def clip(self) -> nn.Module:
+        return self.tower.module if self.frozen else self.tower
+
+    def anchor(self) -> Tensor:
+        """Normalised features of "a photo of a {class}.", (C, D): what CLIP
+        knew before any training. Computed once by a frozen tower."""
+        if self._anchor is None or not self.frozen:
+            with torch.no_grad():
+                features = encode_prompts(self.clip, *self.anchor_prompt())
+            features = nn.functional.normalize(features.float(), dim=-1)
+            if not self.frozen:
+                return features
+            self._anchor = features
+        return self._anchor
+
+    def forward(self) -> Tensor:
+        """Normalised text features, ``(P, C, D)``."""
+        if self.training or not self.frozen or torch.is_grad_enabled():
+            self._cache = None
+            return self._encode()
+        learned = [p.detach() for p in self.parameters()]
+        if self._cache is not None:
+            features, values = self._cache
+            if all(torch.equal(a, b) for a, b in zip(values, learned)):
+                return features
+        features = self._encode()
+        self._cache = features, [p.clone() for p in learned]
+        return features
+
+    def _encode(self) -> Tensor:
+        features = encode_prompts(self.clip, *self.prompt()).float()
+        features = nn.functional.normalize(features, dim=-1)
+        features = features.view(self.prompt.num_prompts,
+                                 len(self.class_names), -1)
+        if self.residual_scale:
+            features = nn.functional.normalize(
+                features + self.residual_scale * self.residual, dim=-1)
+        return features
+
+    def _apply(self, fn, *args, **kwargs):
+        super()._apply(fn, *args, **kwargs)
+        if self.frozen:
+            self.clip._apply(fn)
+        self._cache = self._anchor = None
+        return self
+
+    def init_weights(self):
+        """Everything was given its start in the constructor."""
+        self._is_init = True

@@ -1,0 +1,115 @@
+"""Learnable context in front of class names (CoOp, arXiv 2109.01134)."""
+from typing import Sequence, Tuple, Union
+
+import open_clip
+import torch
+from torch import Tensor, nn
+
+
+def tokenize_prompts(clip: nn.Module, names: Sequence[str],
+                     context: Sequence[int]) -> Tuple[Tensor, Tensor]:
+    """Token ids of "[start] [context] name . [end]", padded to the longest.
+
+    The text tower is causal: what follows the end of text cannot change its
+    feature, so prompts are cut to the longest, not filled up to 77 places.
+
+    Args:
+        clip: Says how many places there are and, for the mini CLIP, which
+            words it knows.
+        names: N class names, as words.
+        context: Token ids in front of every name.
+
+    Returns:
+        ids: ``(N, L)``.
+        end: ``(N,)`` place of each prompt's end token.
+
+    Raises:
+        ValueError: If a prompt is longer than the text tower allows, or the
+            mini CLIP doesn't know a word.
+    """
+    tokenizer = open_clip.SimpleTokenizer()
+    known = getattr(clip, 'known_tokens', None)
+    rows = []
+    for name in names:
+        row = [
+            tokenizer.sot_token_id, *context,
+            *tokenizer.encode(f'{name}.'), tokenizer.eot_token_id
+        ]
+        if len(row) > clip.context_length:
+            raise ValueError(
+                f'The prompt of "{name}" takes {len(row)} tokens '
+                f'({len(context)} of them context), and the text tower has '
+                f'{clip.context_length} places: shorten the name with '
+                'prompt_names, or the context.')
+        if known is not None and not known.issuperset(row):
+            word = next(t for t in row if t not in known)
+            raise ValueError(
+                'The mini CLIP never learned the word '
+                f'"{tokenizer.decode([word]).strip()}" in the prompt of '
+                f'"{name}": it reads the names of the built-in scenes only; '
+                'use a real CLIP for other classes.')
+        rows.append(torch.tensor(row))
+    end = torch.tensor([len(row) - 1 for row in rows])
+    return nn.utils.rnn.pad_sequence(rows, batch_first=True), end
+
+
+class PromptLearner(nn.Module):
+    """Prompts whose context tokens are learned.
+
+    Args:
+        clip: Gives the token embedding; it is read and not kept.
+        names: C class names, as words.
+        context: Words to start from ("a photo of a"), or how many context
+            tokens to draw at random (standard deviation 0.02, as CoOp).
+        pair: Learn a positive and a negative prompt per class (DualCoOp),
+            both from the same start; else one prompt.
+        per_class: One context per class; else shared by all.
+        learnable: Whether the context is a parameter.
+
+    Shapes: P is 2 for a pair, else 1. Calling it returns
+    ``(P * C, L, width)`` embeddings and ``(P * C,)`` places of the end token.
+
+    Raises:
+        ValueError: If a prompt is longer than the text tower allows.
+    """
+
+    def __init__(self,
+                 clip: nn.Module,
+                 names: Sequence[str],
+                 context: Union[str, int] = 'a photo of a',
+                 pair: bool = False,
+                 per_class: bool = False,
+                 learnable: bool = True):
+        super().__init__()
+        self.num_prompts = 2 if pair else 1
+        self.num_classes = len(names)
+        table = clip.token_embedding.weight
+        groups = self.num_prompts, len(names) if per_class else 1
+        if isinstance(context, str):
+            ids = open_clip.SimpleTokenizer().encode(context)
+            start = table[torch.tensor(ids, dtype=torch.long)].detach()
+            start = start.expand(*groups, -1, -1).clone()
+        else:
+            # Placeholders: a random context stands for no word.
+            ids = [open_clip.SimpleTokenizer().sot_token_id] * context
+            start = torch.empty(*groups, context, table.shape[1])
+            start.normal_(std=0.02)
+        if learnable:
+            self.context = nn.Parameter(start)
+        else:
+            # Words can be looked up again; random values must be saved.
+            self.register_buffer(
+                'context', start, persistent=not isinstance(context, str))
+        tokens, end = tokenize_prompts(clip, names, ids)
+        embedded = table[tokens].detach()
+        self.register_buffer('end', end, persistent=False)
+        self.register_buffer('start', embedded[:, :1], persistent=False)
+        self.register_buffer(
+            'rest', embedded[:, 1 + len(ids):].clone(), persistent=False)
+
+    def forward(self):
+        context = self.context.expand(-1, self.num_classes, -1, -1)  # P C M w
+        start = self.start.expand(self.num_prompts, -1, -1, -1)
+        rest = self.rest.expand(self.num_prompts, -1, -1, -1)
+        embeddings = torch.cat([start, context, rest], 2).flatten(0, 1)
+        return embeddings, self.end.repeat(self.num_prompts)

@@ -1,0 +1,49 @@
+"""The registry scope ``trm_ml_mm``.
+
+A config keeps ``default_scope = 'mmpretrain'`` and writes
+``type='trm_ml_mm.TextRegionMatchingHead'``: MMEngine then imports this module,
+and the ``locations`` below on first use, so no ``custom_imports`` is needed.
+
+Only mmengine is imported here: MMEngine swallows import errors of a
+``registry`` module, and a mistake would show as "not in the registry".
+"""
+from mmengine.registry import DATASETS as MMENGINE_DATASETS
+from mmengine.registry import FUNCTIONS as MMENGINE_FUNCTIONS
+from mmengine.registry import HOOKS as MMENGINE_HOOKS
+from mmengine.registry import METRICS as MMENGINE_METRICS
+from mmengine.registry import MODELS as MMENGINE_MODELS
+from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
+from mmengine.registry import Registry
+
+_SCOPE = 'trm_ml_mm'
+
+MODELS = Registry(
+    'model',
+    scope=_SCOPE,
+    parent=MMENGINE_MODELS,
+    locations=['trm_ml_mm.models'])
+DATASETS = Registry(
+    'dataset',
+    scope=_SCOPE,
+    parent=MMENGINE_DATASETS,
+    locations=['trm_ml_mm.datasets'])
+TRANSFORMS = Registry(
+    'transform',
+    scope=_SCOPE,
+    parent=MMENGINE_TRANSFORMS,
+    locations=['trm_ml_mm.datasets'])
+METRICS = Registry(
+    'metric',
+    scope=_SCOPE,
+    parent=MMENGINE_METRICS,
+    locations=['trm_ml_mm.evaluation'])
+HOOKS = Registry(
+    'hook',
+    scope=_SCOPE,
+    parent=MMENGINE_HOOKS,
+    locations=['trm_ml_mm.engine'])
+FUNCTIONS = Registry(
+    'function',
+    scope=_SCOPE,
+    parent=MMENGINE_FUNCTIONS,
+    locations=['trm_ml_mm.engine'])
