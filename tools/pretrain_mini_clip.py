@@ -23,12 +23,19 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from trm_ml_mm.datasets.rendering import (LOOKS, SHAPES, place_objects,
-                                          render_scene)
-from trm_ml_mm.models.mini_clip import (MINI_CLIP_CONFIG,
-                                                  MINI_CLIP_WEIGHTS,
-                                                  pack_state,
-                                                  remove_layer4_stride)
+from trm_ml_mm.datasets.rendering import (
+    LOOKS,
+    SHAPES,
+    place_objects,
+    render_scene,
+)
+from trm_ml_mm.models.mini_clip import (
+    MINI_CLIP_CONFIG,
+    MINI_CLIP_WEIGHTS,
+    pack_state,
+    remove_layer4_stride,
+)
+from trm_ml_mm.models.text import encode_prompts
 
 WORDS = list(LOOKS) + list(SHAPES)
 TEMPLATES = ('{}', 'a photo of {}', 'a picture of {}', 'a scene with {}',
@@ -40,12 +47,14 @@ PRETRAIN_STREAM = 77  # keeps these pictures apart from every split of Scenes
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('--out', type=Path, default=MINI_CLIP_WEIGHTS)
-    parser.add_argument('--crops', type=int, default=40000)
-    parser.add_argument('--crop-epochs', type=float, default=10)
-    parser.add_argument('--scenes', type=int, default=32000)
-    parser.add_argument('--scene-epochs', type=float, default=16)
+    parser.add_argument('--crops', type=int, default=36000)
+    parser.add_argument('--crop-epochs', type=float, default=9)
+    parser.add_argument('--crop-lr', type=float, default=1.5e-3)
+    parser.add_argument('--scenes', type=int, default=20000)
+    parser.add_argument('--scene-epochs', type=float, default=3)
+    # Larger, and what the crops taught is lost again.
+    parser.add_argument('--scene-lr', type=float, default=3e-4)
     parser.add_argument('--batch-size', type=int, default=128)
-    parser.add_argument('--lr', type=float, default=1.5e-3)
     parser.add_argument('--greyscale', type=float, default=0.15)
     parser.add_argument('--threads', type=int, default=2)
     parser.add_argument('--seed', type=int, default=0)
@@ -171,10 +180,16 @@ class Pretrainer(nn.Module):
                 pool, torch.cat([full[:1], window.reshape(side * side, -1)]))
         return pool(x), pooled
 
+    def embed_text(self, tokens):
+        end = tokens.argmax(1)
+        tokens = tokens[:, :end.max() + 1]
+        return encode_prompts(self.clip, self.clip.token_embedding(tokens),
+                              end)
+
     def forward(self, x, tokens, words, same, idf):
         image, pooled = self.embed(x)
         image = image.float()
-        text = self.clip.encode_text(tokens).float()
+        text = self.embed_text(tokens).float()
         scale = self.clip.logit_scale.clamp(max=math.log(100)).exp()
         logits = scale * F.normalize(image, dim=1) @ F.normalize(text, dim=1).T
         target = same / same.sum(1, keepdim=True)  # equal captions: all right
@@ -204,7 +219,7 @@ def name_accuracy(model, images, names, tokenizer):
     model.eval()
     looks, shapes = list(LOOKS), list(SHAPES)
     prompts = [f'a photo of a {a} {b}' for a in looks for b in shapes]
-    text = F.normalize(model.clip.encode_text(tokenizer(prompts)), dim=1)
+    text = F.normalize(model.embed_text(tokenizer(prompts)), dim=1)
     hits = []
     for i in range(0, len(images), 500):
         x = (images[i:i + 500].float() - MEAN) / STD
@@ -223,12 +238,13 @@ def main():
     torch.set_num_threads(args.threads)
     rng = np.random.RandomState(args.seed)
     tokenizer = SmallTokenizer()
-    model = Pretrainer(len(tokenizer.used)).train().to(memory_format=torch.channels_last)
+    model = Pretrainer(len(tokenizer.used)).train()
+    model.to(memory_format=torch.channels_last)
     check, check_names = draw(9, 1500, 48, 1)
 
-    plan = [('crops', 48, 1, args.crops, args.crop_epochs, args.batch_size),
-            ('scenes', 96, 6, args.scenes, args.scene_epochs, args.batch_size)]
-    for stage, (title, size, most, count, epochs, batch) in enumerate(plan):
+    plan = [('crops', 48, 1, args.crops, args.crop_epochs, args.crop_lr),
+            ('scenes', 96, 6, args.scenes, args.scene_epochs, args.scene_lr)]
+    for stage, (title, size, most, count, epochs, lr) in enumerate(plan):
         if count == 0 or epochs == 0:
             continue
         start = time.time()
@@ -241,12 +257,13 @@ def main():
                 seen[a] += 1
                 seen[len(LOOKS) + b] += 1
         idf = torch.log(seen.sum() / seen)
+        batch = args.batch_size
         steps = int(epochs * count / batch)
         optimizer = torch.optim.AdamW(
-            model.parameters(), lr=args.lr, weight_decay=0.05,
+            model.parameters(), lr=lr, weight_decay=0.05,
             betas=(0.9, 0.98))
         schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, args.lr, steps, pct_start=0.1)
+            optimizer, lr, steps, pct_start=0.1)
         start, total = time.time(), 0.
         for step in range(steps):
             index = torch.from_numpy(rng.randint(0, count, batch))
@@ -264,10 +281,10 @@ def main():
             total += contrast.item()
             if (step + 1) % 250 == 0:
                 speed = (step + 1) * batch / (time.time() - start)
+                accuracy = name_accuracy(model, check, check_names, tokenizer)
                 print(f'{title} {step + 1}/{steps}: contrast '
                       f'{total / 250:.3f}, one-object accuracy '
-                      f'{name_accuracy(model, check, check_names, tokenizer):.3f}'
-                      f', {speed:.0f} images/s', flush=True)
+                      f'{accuracy:.3f}, {speed:.0f} images/s', flush=True)
                 total = 0.
                 save(model, tokenizer, args.out)
     save(model, tokenizer, args.out)

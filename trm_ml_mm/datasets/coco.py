@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import List
 
 from trm_ml_mm.registry import DATASETS
+
 from .base import MultiLabelDataset
 from .categories import COCO_CLASSES
 

@@ -6,6 +6,7 @@ import numpy as np
 from mmengine.dataset import BaseDataset as EngineDataset
 
 from trm_ml_mm.registry import DATASETS
+
 from .base import label_matrix
 
 

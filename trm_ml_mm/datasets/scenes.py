@@ -7,16 +7,24 @@ appear as distractors that share a look or a shape with a category. Which ones,
 how frequent each is (long-tailed) and which come together (six topics) are
 drawn from the number of the scene set.
 """
-from functools import lru_cache
+from functools import cache
 from typing import List, NamedTuple, Tuple
 
 import numpy as np
 from mmcv.transforms import BaseTransform
 
 from trm_ml_mm.registry import DATASETS, TRANSFORMS
+
 from .base import MultiLabelDataset
-from .rendering import (LOOKS, SHAPES, SceneObject, object_mask,
-                        place_objects, render_scene, visible_fractions)
+from .rendering import (
+    LOOKS,
+    SHAPES,
+    SceneObject,
+    object_mask,
+    place_objects,
+    render_scene,
+    visible_fractions,
+)
 
 NUM_CATEGORIES = 30
 NUM_TOPICS = 6
@@ -37,7 +45,7 @@ class World(NamedTuple):
         return tuple(f'{look} {shape}' for look, shape in self.categories)
 
 
-@lru_cache(maxsize=None)
+@cache
 def make_world(scene_set: int) -> World:
     """Categories, frequencies and co-occurrence of one scene set."""
     rng = np.random.RandomState([_WORLD_STREAM, scene_set])

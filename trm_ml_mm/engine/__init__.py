@@ -1,6 +1,11 @@
 from .atomic_backend import AtomicLocalBackend
-from .hooks import (EpochSeedHook, PlainCheckpointHook, ReportHook,
-                    seed_worker, zero_shot_scores)
+from .hooks import (
+                    EpochSeedHook,
+                    PlainCheckpointHook,
+                    ReportHook,
+                    seed_worker,
+                    zero_shot_scores,
+)
 
 __all__ = [
     'AtomicLocalBackend', 'EpochSeedHook', 'PlainCheckpointHook',

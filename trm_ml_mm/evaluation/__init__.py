@@ -1,5 +1,9 @@
-from .functional import (average_precision, mean_over_classes,
-                         precision_recall, predict)
+from .functional import (
+                         average_precision,
+                         mean_over_classes,
+                         precision_recall,
+                         predict,
+)
 from .metrics import MultiLabelAP, MultiLabelF1
 
 __all__ = [

@@ -7,8 +7,13 @@ from mmengine.logging import print_log
 from torch import Tensor
 
 from trm_ml_mm.registry import METRICS
-from .functional import (average_precision, mean_over_classes,
-                         precision_recall, predict)
+
+from .functional import (
+    average_precision,
+    mean_over_classes,
+    precision_recall,
+    predict,
+)
 
 
 class MultiLabelMetric(BaseMetric):

@@ -14,8 +14,13 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from .mini_clip import (MINI_CLIP, MINI_CLIP_CONFIG, MINI_CLIP_WEIGHTS,
-                        remove_layer4_stride, unpack_state)
+from .mini_clip import (
+    MINI_CLIP,
+    MINI_CLIP_CONFIG,
+    MINI_CLIP_WEIGHTS,
+    remove_layer4_stride,
+    unpack_state,
+)
 
 # Keys of OpenAI's own files that are facts and not weights.
 _OPENAI_FACTS = ('input_resolution', 'context_length', 'vocab_size')
@@ -205,3 +210,19 @@ def fingerprint(model: nn.Module, arch: str) -> str:
         digest.update(key.encode() + str(tuple(value.shape)).encode())
         digest.update(flat[::step].float().cpu().numpy().tobytes())
     return digest.hexdigest()
+
+
+def save_random_weights(arch: str, path: str, seed: int = 0) -> None:
+    """Write a state dict of the right architecture with random values.
+
+    For smoke runs on machines that can't download: everything works as with
+    real weights, and no figure means anything.
+    """
+    torch.manual_seed(seed)
+    model = open_clip.create_model(arch, pretrained=None)
+    for name, value in model.named_parameters():
+        # open_clip starts these at zero, which would cut layers off.
+        if name.endswith('bn3.weight'):
+            nn.init.constant_(value, 0.5)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    torch.save(model.state_dict(), path)

@@ -1,4 +1,5 @@
 """Checkpoints of tensors and plain types, that belong to one setting."""
+import numpy as np
 import torch
 from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer
@@ -52,6 +53,10 @@ class PlainCheckpointHook(Hook):
         hub['log_scalars'] = {
             key: [torch.as_tensor(part) for part in buffer.data]
             for key, buffer in hub['log_scalars'].items()
+        }
+        hub['runtime_info'] = {
+            key: value.item() if isinstance(value, np.generic) else value
+            for key, value in hub['runtime_info'].items()
         }
         schedulers = checkpoint.get('param_schedulers', [])
         for state in schedulers if isinstance(schedulers, list) else sum(

@@ -49,6 +49,7 @@ class ReportHook(Hook):
 
     def __init__(self, zero_shot: bool = True):
         self.zero_shot = zero_shot
+        self.rows: Dict[str, dict] = {}  # method -> metrics, after training
 
     @torch.no_grad()
     def after_train(self, runner) -> None:
@@ -81,7 +82,7 @@ class ReportHook(Hook):
         for hook in averages:
             hook.after_test_epoch(runner)
         count = len(loader.dataset)
-        rows = {}
+        rows = self.rows = {}
         if compare:
             for name, metric in rivals.items():
                 rows[f'zero-shot CLIP, {name}'] = metric.evaluate(count)

@@ -9,6 +9,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from trm_ml_mm.registry import MODELS
+
 from ..clip import FrozenModule, load_clip
 from ..text import PromptedTextEncoder
 

@@ -7,6 +7,7 @@ from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
 from trm_ml_mm.registry import MODELS
+
 from ..region import CategoryRegions, RegionFeatures, matching_logits
 from .base import MatchingHead
 

@@ -1,9 +1,12 @@
-from .multimodal_contrastive import (MultimodalContrastiveLoss,
-                                     prototype_contrast)
-from .partial_asymmetric import (PartialAsymmetricLoss,
-                                 partial_asymmetric_loss)
-from .region_distillation import (RegionDistillationLoss,
-                                  region_distillation_loss)
+from .multimodal_contrastive import (
+                                     MultimodalContrastiveLoss,
+                                     prototype_contrast,
+)
+from .partial_asymmetric import PartialAsymmetricLoss, partial_asymmetric_loss
+from .region_distillation import (
+                                     RegionDistillationLoss,
+                                     region_distillation_loss,
+)
 
 __all__ = [
     'MultimodalContrastiveLoss', 'PartialAsymmetricLoss',

@@ -7,6 +7,7 @@ from mmengine.model import BaseModule
 from torch import Tensor
 
 from trm_ml_mm.registry import MODELS
+
 from .reduce import mean_over
 
 

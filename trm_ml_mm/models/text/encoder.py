@@ -7,6 +7,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from trm_ml_mm.datasets.categories import class_names, prompt_name
+
 from ..clip import FrozenModule, LoadedCLIP, load_clip
 from .prompt_learner import PromptLearner
 

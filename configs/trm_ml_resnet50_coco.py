@@ -1,0 +1,37 @@
+# The head on MMPretrain's ResNet-50: the feature map is projected into the
+# joint space, and the head brings the prompted text tower.
+_base_ = ['trm_ml_coco.py']
+
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='ResNet',
+        depth=50,
+        num_stages=4,
+        out_indices=(3, ),
+        style='pytorch',
+        norm_eval=True,
+        init_cfg=dict(
+            type='Pretrained',
+            checkpoint='https://download.openmmlab.com/mmclassification/v0/'
+            'resnet/resnet50_8xb32_in1k_20210831-ea4938fc.pth',
+            prefix='backbone')),
+    head=dict(
+        in_channels=2048,
+        dim=None,
+        text=dict(
+            classes={{_base_.classes}},
+            arch='RN101',
+            weights='openai',
+            prompt=dict(context='a photo of a'),
+            residual=0.3)),
+)
+# A pretrained backbone is tuned gently beside a new head.
+optim_wrapper = dict(
+    paramwise_cfg=dict(custom_keys=dict(backbone=dict(lr_mult=0.05))))
+# Zero-shot figures need CLIP's own image tower.
+custom_hooks = [
+    dict(type='trm_ml_mm.PlainCheckpointHook'),
+    dict(type='trm_ml_mm.EpochSeedHook'),
+    dict(type='trm_ml_mm.ReportHook', zero_shot=False),
+]

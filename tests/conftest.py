@@ -1,0 +1,59 @@
+import os
+import uuid
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tests_support import ROOT
+
+from trm_ml_mm.engine.launch import build_runner
+
+
+@pytest.fixture(autouse=True)
+def _same_seed():
+    torch.manual_seed(0)
+    np.random.seed(0)
+
+
+@pytest.fixture(scope='session')
+def sample_data():
+    """Folder with real COCO and VOC samples, where there is one."""
+    path = Path(os.environ.get('TRM_ML_SAMPLE_DATA', ROOT / '../shared/data'))
+    if not path.is_dir():
+        pytest.skip('no sample images here: set TRM_ML_SAMPLE_DATA to a '
+                    'folder with coco_sample/ and voc_sample/')
+    return path
+
+
+SMALL = {
+    'train_dataloader.num_workers': 0,
+    'val_dataloader.num_workers': 0,
+    'test_dataloader.num_workers': 0,
+    'train_dataloader.batch_size': 16,
+    'train_dataloader.dataset.dataset.num_images': 48,
+    'val_dataloader.dataset.num_images': 24,
+    'test_dataloader.dataset.num_images': 24,
+    'model.head.prototypes.warmup_images': 32,
+    'train_cfg.max_epochs': 2,
+    'default_hooks.checkpoint.max_keep_ckpts': -1,
+}
+
+
+@pytest.fixture
+def small_run(tmp_path):
+    """Builds a small Runner of the built-in set; keywords as build_runner."""
+
+    def build(options=None, work_dir='run', config='trm_ml_scenes.py', **kw):
+        options = {
+            **{k: v for k, v in SMALL.items()
+               if not any(k.startswith(f'{o}.') for o in options or {})},
+            'experiment_name': uuid.uuid4().hex, **(options or {})
+        }
+        return build_runner(
+            str(ROOT / 'configs' / config),
+            work_dir=str(tmp_path / work_dir),
+            options=options,
+            **kw)
+
+    return build

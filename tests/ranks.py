@@ -1,0 +1,126 @@
+"""Run by test_distributed.py on every rank."""
+import sys
+
+import torch
+from mmengine.dist import all_gather, get_rank, get_world_size
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+
+from trm_ml_mm.registry import HOOKS, MODELS
+
+
+@HOOKS.register_module()
+class RanksAgreeHook(Hook):
+    """After every step: the same learned weights and memory on all ranks."""
+
+    steps = 0
+
+    def after_train_iter(self, runner, *args, **kwargs):
+        model = runner.model
+        model = model.module if is_model_wrapper(model) else model
+        for name, value in model.state_dict().items():
+            for other in all_gather(value.contiguous()):
+                same = torch.equal(value, other) or torch.equal(
+                    value.nan_to_num(), other.nan_to_num())
+                assert same, f'{name} differs between ranks'
+        assert get_world_size() == 2
+        RanksAgreeHook.steps += 1
+
+    def after_train(self, runner):
+        print(f'rank {get_rank()}: agreed after {self.steps} steps')
+
+
+def make_head():
+    torch.manual_seed(0)
+    head = MODELS.build(dict(
+        type='trm_ml_mm.TextRegionMatchingHead',
+        num_classes=6,
+        dim=16,
+        loss=dict(type='trm_ml_mm.PartialAsymmetricLoss'),
+        distillation=dict(type='trm_ml_mm.RegionDistillationLoss'),
+        contrast=dict(type='trm_ml_mm.MultimodalContrastiveLoss'),
+        prototypes=dict(type='trm_ml_mm.MultimodalPrototypes',
+                        warmup_images=0, history=64),
+        pseudo_weight=.5, assume_negative=.1))
+    for value in head.parameters():
+        value.data.add_(.05 * torch.randn_like(value))
+    return head
+
+
+class Step(torch.nn.Module):
+    """Head and text, as a model whose forward gives the loss."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = make_head()
+        self.text = torch.nn.Parameter(torch.randn(1, 6, 16))
+
+    def forward(self, dense, targets):
+        from trm_ml_mm.models import CLIPFeatures
+        text = torch.nn.functional.normalize(self.text, dim=-1)
+        feats = CLIPFeatures(text, text[0].detach(), None, dense)
+        losses = self.head.losses(self.head.match(feats), targets)
+        return sum(v for k, v in losses.items() if 'loss' in k)
+
+
+def steps(model, dense, targets, count=3):
+    """Gradients of the last of a few SGD steps, and the memory."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=.1)
+    for _ in range(count):
+        optimizer.zero_grad()
+        model(dense, targets).backward()
+        optimizer.step()
+    module = getattr(model, 'module', model)
+    out = {f'grad {k}': v.grad for k, v in module.named_parameters()}
+    out.update({f'value {k}': v for k, v in module.state_dict().items()})
+    return out
+
+
+def one_step_equals_joined_batch():
+    torch.manual_seed(1)
+    dense = torch.randn(16, 16, 3, 3)
+    targets = torch.randint(-1, 2, (16, 6)).float()
+    targets[:8, :4] = -1  # rank 0 knows few labels, rank 1 many
+    alone = steps(Step(), dense, targets)  # before there is a group
+    torch.distributed.init_process_group('gloo')
+    mine = slice(8 * get_rank(), 8 * get_rank() + 8)
+    model = torch.nn.parallel.DistributedDataParallel(
+        Step(), broadcast_buffers=False, find_unused_parameters=True)
+    together = steps(model, dense[mine], targets[mine])
+    for name, value in alone.items():
+        if value.dtype.is_floating_point:
+            a, b = value.nan_to_num(), together[name].nan_to_num()
+            if name.endswith('history'):  # rows stand in another order
+                a, b = a.sort(0).values, b.sort(0).values
+            gap = (a - b).abs().max().item()
+            assert gap < 1e-5, f'{name}: {gap}'
+    print(f'rank {get_rank()}: {len(alone)} values agree')
+
+
+def metrics_agree():
+    from trm_ml_mm.evaluation import MultiLabelAP, MultiLabelF1
+    torch.manual_seed(2)
+    logits = torch.randn(31, 5)
+    targets = torch.randint(-1, 2, (31, 5)).float()
+
+    def run(rows):
+        values = {}
+        for metric in (MultiLabelAP(), MultiLabelF1()):
+            metric.process(None, [
+                dict(pred_score=logits[i].sigmoid(), pred_logit=logits[i],
+                     gt_score=targets[i]) for i in rows])
+            values.update(metric.evaluate(31))
+        return values
+
+    alone = run(range(31))
+    torch.distributed.init_process_group('gloo')
+    world = get_world_size()
+    # As DefaultSampler: strided, padded by repeating from the start.
+    padded = [i % 31 for i in range(-(-31 // world) * world)]
+    together = run(padded[get_rank()::world])
+    assert alone == together, (alone, together)
+    print(f'rank {get_rank()}: {len(alone)} metrics agree')
+
+
+if __name__ == '__main__':
+    globals()[sys.argv[1]]()

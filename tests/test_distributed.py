@@ -1,0 +1,69 @@
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(command, **env):
+    result = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=400,
+        env={**os.environ, 'OMP_NUM_THREADS': '1',
+             'PYTHON': sys.executable, **env})
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-6000:]
+    return result.stdout + result.stderr
+
+
+def ranks(function, count, port):
+    return run([sys.executable, '-m', 'torch.distributed.run',
+                f'--nproc_per_node={count}', f'--master_port={port}',
+                'tests/ranks.py', function])
+
+
+def test_a_step_on_two_ranks_equals_one_on_the_joined_batch():
+    out = ranks('one_step_equals_joined_batch', 2, 29611)
+    assert out.count('values agree') == 2
+
+
+@pytest.mark.parametrize('count', [2, 3])
+def test_metrics_do_not_depend_on_the_number_of_ranks(count):
+    assert ranks('metrics_agree', count, 29612).count('agree') == count
+
+
+def test_dist_train_keeps_ranks_identical(tmp_path):
+    """The real script on two CPU processes, then the real test script."""
+    config = tmp_path / 'two_ranks.py'
+    config.write_text(textwrap.dedent(f'''
+        _base_ = [{str(ROOT / 'configs/trm_ml_scenes.py')!r}]
+        custom_imports = dict(imports=['ranks'])
+        custom_hooks = [
+            dict(type='trm_ml_mm.PlainCheckpointHook'),
+            dict(type='trm_ml_mm.EpochSeedHook'),
+            dict(type='trm_ml_mm.RanksAgreeHook'),
+            dict(type='EMAHook'),
+        ]
+        model = dict(head=dict(prototypes=dict(warmup_images=32)))
+        train_dataloader = dict(
+            batch_size=8, num_workers=0,
+            dataset=dict(dataset=dict(num_images=50)))
+        val_dataloader = dict(num_workers=0, dataset=dict(num_images=15))
+        test_dataloader = dict(
+            num_workers=0, dataset=dict(split='val', num_images=15))
+        train_cfg = dict(max_epochs=2)
+    '''))
+    work_dir = str(tmp_path / 'work')
+    path = os.pathsep.join([str(ROOT / 'tests'),
+                            os.environ.get('PYTHONPATH', '')])
+    out = run(['bash', 'tools/dist_train.sh', str(config), '2',
+               '--work-dir', work_dir], PORT='29613', PYTHONPATH=path)
+    assert out.count('agreed after 8 steps') == 2
+    tested = run(['bash', 'tools/dist_test.sh', str(config),
+                  f'{work_dir}/epoch_2.pth', '2', '--work-dir', work_dir],
+                 PORT='29614', PYTHONPATH=path)
+    line = [x for x in out.splitlines() if 'Epoch(val) [2]' in x][-1]
+    figure = line.split('multi-label/mAP: ')[1].split()[0]
+    assert f'multi-label/mAP: {figure}' in tested

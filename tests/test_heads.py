@@ -1,0 +1,173 @@
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmpretrain.registry import MODELS
+from mmpretrain.structures import DataSample
+from tests_support import ROOT, small_backbones
+
+from trm_ml_mm.datasets import PartialLabelDataset
+
+SCENES = Config.fromfile(ROOT / 'configs/trm_ml_scenes.py').model
+
+
+def batch(count, size, classes):
+    samples = []
+    for _ in range(count):
+        score = torch.randint(-1, 2, (classes, )).float()
+        samples.append(DataSample().set_gt_score(score))
+    return torch.randn(count, 3, size, size), samples
+
+
+@pytest.mark.parametrize('name', ['resnet50', 'vit'])
+def test_other_backbones_train_and_predict_by_config_alone(name):
+    """Through mmpretrain's own registry, without custom_imports."""
+    cfg = Config.fromfile(ROOT / f'configs/trm_ml_{name}_coco.py')
+    assert cfg.get('custom_imports') is None
+    cfg.merge_from_dict(small_backbones())
+    model = MODELS.build(cfg.model)
+    model.init_weights()
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
+    images, samples = batch(2, 64, 3)
+    model.train()
+    values = []
+    for _ in range(3):
+        losses = model(images, samples, mode='loss')
+        loss, _ = model.parse_losses(losses)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        values.append(loss.item())
+    assert values[-1] < values[0]
+    assert any(p.grad.abs().sum() > 0 for p in model.backbone.parameters())
+    model.eval()
+    with torch.no_grad():
+        result = model(images, samples, mode='predict')
+    assert result[0].pred_score.shape == (3, )
+    assert torch.allclose(result[0].pred_logit.sigmoid(),
+                          result[0].pred_score)
+
+
+def test_sequences_of_places_are_taken_too():
+    cfg = Config.fromfile(ROOT / 'configs/trm_ml_vit_coco.py')
+    cfg.merge_from_dict(small_backbones())
+    head = MODELS.build(cfg.model.head)
+    places = torch.randn(2, 768, 4, 5)
+    a = head((places, ))
+    b = head((places.flatten(2).transpose(1, 2), ))
+    assert torch.equal(a, b)
+    with pytest.raises(ValueError, match='needs a map'):
+        head((torch.randn(2, 768), ))
+
+
+def scene_head(**options):
+    model = MODELS.build(SCENES)
+    return MODELS.build(dict(SCENES.head, **options)), model.backbone
+
+
+def test_output_is_one_typed_structure():
+    head, backbone = scene_head()
+    output = head.match(backbone(torch.randn(2, 3, 96, 96)))
+    assert output.query_logits.shape == output.region_logits.shape == (2, 30)
+    assert output.features.saliency.shape == (2, 30, 36)
+    assert output.features.query.shape == (2, 30, 128)
+    mean = (output.query_logits + output.region_logits) / 2
+    assert torch.equal(output.scores('mean'), mean)
+    assert torch.equal(output.scores('query'), output.query_logits)
+
+
+def test_first_logits_have_the_asked_mean_and_use_no_label():
+    head, backbone = scene_head(initial_logit=-1.5)
+    feats = backbone(torch.randn(8, 3, 96, 96))
+    head.train()
+    first = head.match(feats).region_logits
+    assert first.mean().item() == pytest.approx(-1.5, abs=1e-4)
+    bias = head.common_bias.clone()
+    head.match(backbone(torch.randn(8, 3, 96, 96)))
+    assert torch.equal(head.common_bias, bias)  # once
+    twin, _ = scene_head(initial_logit=-1.5)
+    twin.load_state_dict(head.state_dict())
+    twin.train()
+    twin.match(backbone(torch.randn(8, 3, 96, 96)))
+    assert torch.equal(twin.common_bias, bias)  # not again after loading
+
+
+class Tiny:
+    """Three-class data whose labels can be flipped where they are hidden."""
+
+    def __init__(self, labels):
+        self.metainfo = dict(classes=[f'c{i}' for i in range(labels.shape[1])])
+        self.rows = labels
+
+    def __len__(self):
+        return len(self.rows)
+
+    def full_init(self):
+        pass
+
+    def get_data_info(self, i):
+        return dict(img_path=str(i), gt_score=self.rows[i])
+
+
+TERMS = ['loss_cls', 'loss_region', 'loss_distillation', 'loss_pseudo',
+         'loss_contrast', 'loss_assumed']
+
+
+@pytest.mark.parametrize('term', TERMS)
+def test_hidden_labels_never_touch_a_loss(term):
+    truth = np.random.randint(0, 2, (32, 30)).astype(np.float32)
+    hidden = PartialLabelDataset(Tiny(truth), known=.3).labels == -1
+    flipped = np.where(hidden, 1 - truth, truth)
+    gradients = []
+    for labels in (truth, flipped):
+        torch.manual_seed(0)
+        head, backbone = scene_head(
+            region_loss=dict(type='trm_ml_mm.PartialAsymmetricLoss'),
+            assume_negative=.1,
+            prototypes=dict(type='trm_ml_mm.MultimodalPrototypes',
+                            warmup_images=0, history=64))
+        torch.nn.init.normal_(head.region.mlp[-1].weight, std=.1)
+        data = PartialLabelDataset(Tiny(labels), known=.3)
+        targets = torch.tensor(
+            np.stack([data.get_data_info(i)['gt_score'] for i in range(32)]))
+        feats = backbone(torch.randn(32, 3, 96, 96))
+        head.train()
+        for _ in range(2):  # the memory has something at the second step
+            losses = head.losses(head.match(feats), targets)
+        learned = [p for p in [*head.parameters(), *backbone.parameters()]]
+        grads = torch.autograd.grad(losses[term], learned, allow_unused=True)
+        gradients.append([g for g in grads if g is not None])
+    assert (truth != flipped).sum() > 500
+    assert any(g.abs().sum() > 0 for g in gradients[0])
+    for a, b in zip(*gradients):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize('options,message', [
+    (dict(prototypes=None), 'give prototypes'),
+    (dict(scores='both'), 'scores is'),
+    (dict(dim=None), 'needs dim'),
+    (dict(text=dict(classes='scenes', arch='mini'), num_classes=7),
+     'num_classes=7'),
+])
+def test_bad_options_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        MODELS.build(dict(SCENES.head, **options))
+
+
+def test_features_without_text_are_refused():
+    head, _ = scene_head()
+    with pytest.raises(ValueError, match='without text'):
+        head((torch.randn(2, 128, 6, 6), ))
+
+
+def test_classes_of_head_and_backbone_must_agree():
+    head, backbone = scene_head(num_classes=29)
+    with pytest.raises(ValueError, match='num_classes=29'):
+        head(backbone(torch.randn(2, 3, 96, 96)))
+
+
+def test_a_list_of_labels_counts_each_once():
+    head, _ = scene_head()
+    targets = head.targets([DataSample().set_gt_label([3, 3, 5])])
+    assert targets.sum() == 2 and targets[0, 3] == targets[0, 5] == 1

@@ -1,0 +1,196 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from sklearn.metrics import average_precision_score
+from torchmetrics.functional.classification import binary_average_precision
+
+from trm_ml_mm.evaluation import (
+    MultiLabelAP,
+    MultiLabelF1,
+    average_precision,
+    mean_over_classes,
+    precision_recall,
+    predict,
+)
+
+
+@st.composite
+def scored_labels(draw):
+    shape = draw(st.tuples(st.integers(1, 30), st.integers(1, 5)))
+    # Few distinct values: many ties.
+    scores = draw(hnp.arrays(np.float32, shape, elements=st.sampled_from(
+        [-3., -1., -.5, 0., .25, .5, 2., 7.])))
+    targets = draw(hnp.arrays(np.int64, shape,
+                              elements=st.sampled_from([1, 0, -1])))
+    return scores, targets
+
+
+def loop_interpolated_ap(scores, targets):
+    """VOC 2012: largest precision at any recall not smaller."""
+    known = targets != -1
+    scores, positive = scores[known], targets[known] == 1
+    points = []
+    for threshold in sorted(set(scores.tolist()), reverse=True):
+        chosen = scores >= threshold
+        hits = (chosen & positive).sum()
+        points.append((hits / positive.sum(), hits / chosen.sum()))
+    area, recall_before = 0., 0.
+    for i, (recall, _) in enumerate(points):
+        best = max(p for _, p in points[i:])
+        area += (recall - recall_before) * best
+        recall_before = recall
+    return area
+
+
+@settings(max_examples=150, deadline=None)
+@given(scored_labels())
+def test_average_precision_equals_sklearn_and_torchmetrics(case):
+    scores, targets = case
+    ours = average_precision(torch.tensor(scores), torch.tensor(targets))
+    for c in range(scores.shape[1]):
+        known = targets[:, c] != -1
+        if not (targets[:, c] == 1).any():
+            assert torch.isnan(ours[c])
+            continue
+        expected = average_precision_score(targets[known, c],
+                                           scores[known, c])
+        assert abs(ours[c].item() - expected) < 1e-6
+        theirs = binary_average_precision(
+            torch.tensor(scores[:, c]).double().sigmoid(),
+            torch.tensor(targets[:, c]), ignore_index=-1)
+        assert abs(ours[c].item() - theirs.item()) < 1e-6
+
+
+@settings(max_examples=100, deadline=None)
+@given(scored_labels())
+def test_interpolated_average_precision_equals_a_loop(case):
+    scores, targets = case
+    ours = average_precision(torch.tensor(scores), torch.tensor(targets), True)
+    plain = average_precision(torch.tensor(scores), torch.tensor(targets))
+    for c in range(scores.shape[1]):
+        if (targets[:, c] == 1).any():
+            expected = loop_interpolated_ap(scores[:, c], targets[:, c])
+            assert abs(ours[c].item() - expected) < 1e-6
+            assert ours[c] >= plain[c] - 1e-12
+        else:
+            assert torch.isnan(ours[c])
+
+
+@settings(max_examples=100, deadline=None)
+@given(scored_labels(), st.booleans())
+def test_precision_recall_equal_a_loop(case, with_topk):
+    scores, targets = case
+    predicted = predict(
+        torch.tensor(scores), 0., topk=2 if with_topk else None).numpy()
+    got = precision_recall(torch.tensor(predicted), torch.tensor(targets))
+    cps, crs, f1s, hits, claims, truths = [], [], [], 0, 0, 0
+    for c in range(scores.shape[1]):
+        known, positive = targets[:, c] != -1, targets[:, c] == 1
+        h = (predicted[:, c] & positive).sum()
+        n = (predicted[:, c] & known).sum()
+        m = positive.sum()
+        hits, claims, truths = hits + h, claims + n, truths + m
+        if m:
+            cps.append(h / n if n else 0.)
+            crs.append(h / m)
+            f1s.append(2 * h / (n + m))
+    if not cps:
+        assert torch.isnan(got.CP)
+        return
+    cp, cr = np.mean(cps), np.mean(crs)
+    op, recall = hits / max(claims, 1), hits / truths
+    expected = dict(
+        CP=cp, CR=cr, CF1=2 * cp * cr / (cp + cr) if cp + cr else 0.,
+        OP=op, OR=recall,
+        OF1=2 * op * recall / (op + recall) if op + recall else 0.,
+        CF1_mean=np.mean(f1s))
+    for name, value in expected.items():
+        assert abs(float(getattr(got, name)) - value) < 1e-9, name
+
+
+def test_hand_computed_case():
+    # Ranking: positive, negative, positive. AP = (1/1 + 2/3) / 2.
+    scores = torch.tensor([[3.], [2.], [1.]])
+    targets = torch.tensor([[1], [0], [1]])
+    assert average_precision(scores, targets).item() == pytest.approx(5 / 6)
+    # The negative becomes unknown: a perfect ranking.
+    targets = torch.tensor([[1], [-1], [1]])
+    assert average_precision(scores, targets).item() == 1
+
+
+def test_topk_rules():
+    scores = torch.tensor([[.9, .6, .4, .1]])
+    assert predict(scores, topk=3).tolist() == [[True, True, True, False]]
+    both = predict(scores, threshold=.5, topk=3)
+    assert both.tolist() == [[True, True, False, False]]
+
+
+def test_classes_without_positives_are_skipped_or_zero():
+    values = torch.tensor([.5, float('nan')])
+    assert mean_over_classes(values, 'skip') == .5
+    assert mean_over_classes(values, 'zero') == .25
+
+
+def test_bad_input_is_refused():
+    with pytest.raises(ValueError, match='must both be'):
+        average_precision(torch.rand(3, 2), torch.ones(3, 3))
+    with pytest.raises(ValueError, match='diverged'):
+        average_precision(torch.tensor([[float('nan')]]), torch.ones(1, 1))
+    with pytest.raises(ValueError, match='empty'):
+        MultiLabelAP(empty='ignore')
+
+
+def samples(logits, targets):
+    return [
+        dict(pred_score=row.sigmoid(), pred_logit=row, gt_score=target)
+        for row, target in zip(logits, targets)
+    ]
+
+
+def test_registered_metrics_are_percent_and_ignore_unknown():
+    logits = torch.randn(40, 6)
+    targets = torch.randint(-1, 2, (40, 6)).float()
+    ap, f1 = MultiLabelAP(), MultiLabelF1(topk=3)
+    for metric in (ap, f1):
+        for part in range(0, 40, 16):
+            metric.process(None, samples(logits[part:part + 16],
+                                         targets[part:part + 16]))
+    values = {**ap.evaluate(40), **f1.evaluate(40)}
+    expected = 100 * np.mean([
+        average_precision_score((targets[:, c] == 1)[targets[:, c] != -1],
+                                logits[:, c][targets[:, c] != -1])
+        for c in range(6)
+    ])
+    assert values['multi-label/mAP'] == pytest.approx(expected, abs=1e-5)
+    assert values['multi-label/mAP_voc12'] >= values['multi-label/mAP']
+    assert {'multi-label/CF1', 'multi-label/OF1_top3'} <= set(values)
+
+
+def test_ranking_uses_logits_where_sigmoids_saturate():
+    logits = torch.tensor([[40.], [30.], [20.]])
+    targets = torch.tensor([[1.], [0.], [0.]])
+    metric = MultiLabelAP()
+    metric.process(None, samples(logits, targets))
+    assert metric.evaluate(3)['multi-label/mAP'] == 100
+
+
+def test_repeated_labels_count_once():
+    sample = dict(pred_score=torch.tensor([.1, .9]),
+                  gt_label=torch.tensor([1, 1]))
+    metric = MultiLabelAP()
+    metric.process(None, [sample])
+    assert metric.results[0][2].tolist() == [0, 1]
+
+
+def test_padding_is_not_counted():
+    logits, targets = torch.randn(5, 3), torch.ones(5, 3)
+    targets[0] = 0
+    metric = MultiLabelAP()
+    metric.process(None, samples(logits, targets))
+    whole = metric.evaluate(5)
+    metric.process(None, samples(logits[[0, 1, 2, 3, 4, 0]],
+                                 targets[[0, 1, 2, 3, 4, 0]]))
+    assert metric.evaluate(5) == whole

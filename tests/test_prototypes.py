@@ -1,0 +1,108 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from trm_ml_mm.models import MultimodalPrototypes
+from trm_ml_mm.models.prototypes import evidence_thresholds, prototype_evidence
+
+
+def test_evidence_equals_a_loop():
+    features, prototypes = torch.randn(3, 4, 8), torch.randn(4, 8)
+    got = prototype_evidence(features, prototypes, .5)
+    for b in range(3):
+        for c in range(4):
+            cos = [F.cosine_similarity(features[b, c], p, dim=0).item()
+                   for p in prototypes]
+            others = max(v for k, v in enumerate(cos) if k != c)
+            assert got[b, c].item() == pytest.approx(cos[c] - .5 * others,
+                                                     abs=1e-5)
+
+
+def test_thresholds_cut_the_surest_share():
+    history = torch.randn(200, 3)
+    history[torch.rand(200, 3) < .3] = float('nan')
+    prior = torch.tensor([.2, .5, .001])
+    lower, upper = evidence_thresholds(history, prior, .5, .5)
+    for c in range(3):
+        values = history[:, c][~history[:, c].isnan()]
+        positives = int(len(values) * prior[c] * .5)
+        negatives = int(len(values) * (1 - prior[c]) * .5)
+        assert (values >= upper[c]).sum() == positives
+        assert (values <= lower[c]).sum() == negatives
+    assert upper[2].isnan()  # less than one positive expected: none
+
+
+def test_visual_prototypes_are_running_means_of_known_positives():
+    memory = MultimodalPrototypes(3, 8, momentum=.9)
+    expected = torch.zeros(3, 8)
+    for _ in range(4):
+        query = torch.randn(6, 3, 8)
+        targets = torch.randint(-1, 2, (6, 3)).float()
+        targets[:, 2] = -1  # never known
+        for c in range(3):
+            known = F.normalize(query, dim=-1)[targets[:, c] == 1, c]
+            if len(known) == 0:
+                continue
+            if (expected[c] == 0).all():
+                expected[c] = known.mean(0)
+            else:
+                expected[c] = .9 * expected[c] + .1 * known.mean(0)
+        memory(query, torch.randn(6, 3, 8), torch.randn(3, 8), targets)
+    assert torch.allclose(memory.visual, expected, atol=1e-6)
+    assert (memory.visual[2] == 0).all()
+
+
+def test_prior_is_the_share_of_known_positives():
+    memory = MultimodalPrototypes(3, 4)
+    targets = torch.tensor([[1., 1, 0], [0, 1, -1], [0, -1, -1], [0, -1, -1]])
+    memory._remember(torch.randn(4, 3, 4), targets)
+    # Class 1 has no known negative: positives over images.
+    assert memory.prior().tolist() == [.25, .5, 0]
+
+
+def test_known_labels_are_never_overwritten():
+    memory = MultimodalPrototypes(5, 8, warmup_images=0, history=64,
+                                  positive_share=1., negative_share=1.)
+    text = torch.randn(5, 8)
+    for _ in range(4):
+        query, region = torch.randn(2, 32, 5, 8)
+        targets = torch.randint(-1, 2, (32, 5)).float()
+        pseudo = memory(query, region, text, targets)
+        assert (pseudo[targets != -1] == -1).all()
+    made = pseudo[targets == -1]
+    assert (made == 1).any() and (made == 0).any()
+
+
+def test_nothing_is_estimated_before_the_warm_up():
+    memory = MultimodalPrototypes(5, 8, warmup_images=64)
+    for step in range(4):
+        query, region = torch.randn(2, 32, 5, 8)
+        targets = torch.randint(-1, 2, (32, 5)).float()
+        pseudo = memory(query, region, torch.randn(5, 8), targets)
+        assert (pseudo == -1).all() == (step < 2)
+
+
+def test_clear_evidence_gives_right_labels():
+    """Features near the own prototype where present: found without error."""
+    prototypes = F.normalize(torch.randn(4, 16), dim=-1)
+    memory = MultimodalPrototypes(4, 16, warmup_images=0, history=512)
+    right = wrong = 0
+    for step in range(20):
+        truth = (torch.rand(64, 4) < .3).float()
+        features = torch.where(truth[..., None] == 1, prototypes,
+                               torch.roll(prototypes, 1, 0))
+        features = features + .1 * torch.randn(64, 4, 16)
+        known = torch.rand(64, 4) < .2
+        targets = torch.where(known, truth, -1.)
+        pseudo = memory(features, features, prototypes, targets)
+        if step > 10:
+            right += (pseudo[pseudo != -1] == truth[pseudo != -1]).sum()
+            wrong += (pseudo[pseudo != -1] != truth[pseudo != -1]).sum()
+    assert right > 500 and wrong == 0
+
+
+@pytest.mark.parametrize('options', [
+    dict(modalities=['audio']), dict(levels=[]), dict(positive_share=1.5)])
+def test_bad_options_are_refused(options):
+    with pytest.raises(ValueError):
+        MultimodalPrototypes(3, 4, **options)

@@ -1,0 +1,254 @@
+"""Whole runs on the built-in set: train, save, resume, test, refuse."""
+import logging
+
+import pytest
+import torch
+from mmengine.fileio import get_file_backend
+
+from trm_ml_mm.datasets import Scenes
+from trm_ml_mm.engine import ReportHook
+
+EMA = dict(custom_hooks=[
+    dict(type='trm_ml_mm.PlainCheckpointHook'),
+    dict(type='trm_ml_mm.EpochSeedHook'),
+    dict(type='EMAHook', ema_type='ExponentialMovingAverage', momentum=.05),
+])
+VAL_IS_TEST = {'test_dataloader.dataset.split': 'val'}
+
+
+def load(path):
+    return torch.load(path, weights_only=True)
+
+
+def assert_same(a, b, where=''):
+    assert type(a) is type(b), where
+    if isinstance(a, dict):
+        assert a.keys() == b.keys(), where
+        for key in a:
+            assert_same(a[key], b[key], f'{where}.{key}')
+    elif isinstance(a, (list, tuple)):
+        for i, (x, y) in enumerate(zip(a, b, strict=True)):
+            assert_same(x, y, f'{where}[{i}]')
+    elif isinstance(a, torch.Tensor):
+        assert torch.equal(a, b) or (a.isnan() == b.isnan()).all() and (
+            torch.equal(a.nan_to_num(), b.nan_to_num())), where
+    else:
+        assert a == b, where
+
+
+def test_resumed_run_is_bit_identical(small_run, tmp_path):
+    straight = small_run(dict(EMA), 'straight')
+    straight.train()
+    resumed = small_run(
+        dict(EMA), 'resumed',
+        resume=str(tmp_path / 'straight' / 'epoch_1.pth'))
+    resumed.train()
+    a = load(tmp_path / 'straight' / 'epoch_2.pth')
+    b = load(tmp_path / 'resumed' / 'epoch_2.pth')
+    for key in ('state_dict', 'ema_state_dict', 'optimizer',
+                'param_schedulers'):
+        assert_same(a[key], b[key], key)
+    assert 'head.prototypes.visual' in a['state_dict']
+    for key, value in a['message_hub']['log_scalars'].items():
+        if key.startswith('val/multi-label'):
+            assert_same(value, b['message_hub']['log_scalars'][key], key)
+
+
+def test_resume_without_a_path_takes_the_latest(small_run, tmp_path):
+    small_run({'train_cfg.max_epochs': 1, 'param_scheduler.end': 2,
+               'param_scheduler.total_steps': 2}).train()
+    again = small_run(resume='auto')
+    again.train()
+    assert again.epoch == 2
+    assert (tmp_path / 'run' / 'epoch_2.pth').is_file()
+
+
+def test_worker_processes_repeat_too(small_run, tmp_path):
+    options = {'train_dataloader.num_workers': 2}
+    small_run(options, 'a').train()
+    small_run(options, 'b', resume=str(tmp_path / 'a/epoch_1.pth')).train()
+    assert_same(load(tmp_path / 'a/epoch_2.pth')['state_dict'],
+                load(tmp_path / 'b/epoch_2.pth')['state_dict'])
+
+
+def test_augmentation_differs_between_epochs():
+    from trm_ml_mm.engine import EpochSeedHook
+
+    class Runner:
+        seed = 0
+
+    draws = []
+    for Runner.epoch in (0, 1, 0):
+        EpochSeedHook().before_train_epoch(Runner)
+        draws.append(torch.rand(3))
+    assert torch.equal(draws[0], draws[2])
+    assert not torch.equal(draws[0], draws[1])
+
+
+def test_checkpoint_holds_what_was_learned_and_loads_silently(
+        small_run, tmp_path, caplog):
+    runner = small_run(dict(EMA, **VAL_IS_TEST))
+    runner.train()
+    trained = {
+        k: v[0][-1].item()
+        for k, v in load(tmp_path / 'run/epoch_2.pth')['message_hub']
+        ['log_scalars'].items() if k.startswith('val/')
+    }
+    path = tmp_path / 'run' / 'epoch_2.pth'
+    assert path.stat().st_size < 20e6
+    names = set(load(path)['state_dict'])
+    assert not any('visual.' in n and 'prototypes' not in n or
+                   'transformer' in n for n in names), names
+    with caplog.at_level(logging.DEBUG):
+        tester = small_run(dict(EMA, **VAL_IS_TEST), 'test',
+                           checkpoint=str(path))
+        tested = tester.test()
+    log = caplog.text + ''.join(
+        p.read_text() for p in (tmp_path / 'test').rglob('*.log'))
+    for noise in ('missing keys', 'unexpected key', 'size mismatch'):
+        assert noise not in log
+    compared = 0
+    for key, value in tested.items():
+        if key.startswith('multi-label/'):
+            assert value == trained[f'val/{key}'], key
+            compared += 1
+    assert compared > 10
+
+
+def test_frozen_tower_is_bit_identical_after_training(small_run):
+    runner = small_run()
+    visual = runner.model.backbone.visual
+    clip = runner.model.backbone.text.clip
+    before = {k: v.clone() for k, v in clip.state_dict().items()}
+    runner.train()
+    assert runner.model.backbone.visual is visual
+    assert_same(before, dict(clip.state_dict()))
+    learned = {id(p) for g in runner.optim_wrapper.param_groups
+               for p in g['params']}
+    assert not learned & {id(p) for p in clip.parameters()}
+
+
+def test_other_class_names_are_refused(small_run, tmp_path):
+    small_run({'train_cfg.max_epochs': 1}).train()
+    path = str(tmp_path / 'run' / 'epoch_1.pth')
+    other = {'model.backbone.classes': 'scenes:1'}
+    for part in ('train', 'val', 'test'):
+        inner = '.dataset' if part == 'train' else ''
+        other[f'{part}_dataloader.dataset{inner}.scene_set'] = 1
+    with pytest.raises(ValueError, match='other class names'):
+        small_run(other, 'other', checkpoint=path).test()
+
+
+def test_another_tower_is_refused(small_run, tmp_path):
+    from trm_ml_mm.models.mini_clip import MINI_CLIP_WEIGHTS
+    small_run({'train_cfg.max_epochs': 1}).train()
+    packed = load(MINI_CLIP_WEIGHTS)
+    packed['visual.conv1.weight'] += .01
+    torch.save(packed, tmp_path / 'other.pth')
+    with pytest.raises(ValueError, match='another frozen CLIP'):
+        small_run({'model.backbone.weights': str(tmp_path / 'other.pth')},
+                  'other', checkpoint=str(tmp_path / 'run/epoch_1.pth')).test()
+
+
+@pytest.mark.parametrize('change', [
+    {'train_dataloader.dataset.seed': 1},
+    {'train_dataloader.dataset.known': .2},
+])
+def test_resume_on_another_mask_is_refused(small_run, tmp_path, change):
+    small_run({'train_cfg.max_epochs': 1}).train()
+    with pytest.raises(ValueError, match='another mask of known labels'):
+        small_run(change, 'other',
+                  resume=str(tmp_path / 'run/epoch_1.pth')).train()
+
+
+def test_model_and_data_must_agree(small_run):
+    with pytest.raises(ValueError, match='^Class 0 is'):
+        small_run({'model.backbone.classes': 'scenes:1'}).train()
+    with pytest.raises(ValueError, match='num_classes=29'):
+        small_run({'model.head.num_classes': 29}).train()
+    with pytest.raises(ValueError, match='persistent_workers'):
+        small_run({'train_dataloader.persistent_workers': True,
+                   'train_dataloader.num_workers': 1}).train()
+
+
+def test_missing_files_and_gpus_are_named(small_run):
+    with pytest.raises(FileNotFoundError, match='none.pth does not exist'):
+        small_run(checkpoint='none.pth')
+    with pytest.raises(FileNotFoundError, match='none.py does not exist'):
+        small_run(config='none.py')
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match='--amp needs a GPU'):
+            small_run(amp=True)
+
+
+@pytest.mark.parametrize('options', [
+    {'model.head.distillation': None},
+    {'model.head.contrast': None},
+    {'model.head.pseudo_weight': 0},
+    {'model.head.contrast': None, 'model.head.pseudo_weight': 0,
+     'model.head.prototypes': None, 'model.head.distillation': None},
+    {'model.head.region_loss': dict(type='trm_ml_mm.PartialAsymmetricLoss')},
+    {'model.head.scores': 'mean'},
+    {'model.head.assume_negative': .5,
+     'train_dataloader.dataset.known': 'single_positive'},
+    {'model.backbone.prompt.pair': True},
+    {'model.backbone.prompt.learnable': False,
+     'model.backbone.text_residual': 0},
+    {'model.backbone.prompt.context': 4},
+    {'model.head.region.residual': False, 'model.head.region.num_heads': 4},
+])
+def test_every_switch_trains(small_run, options):
+    runner = small_run({'train_cfg.max_epochs': 1, **options})
+    runner.train()
+    assert 'multi-label/mAP' in str(runner.message_hub.log_scalars.keys())
+
+
+def test_a_kill_while_writing_leaves_the_previous_file(tmp_path, monkeypatch):
+    import os
+
+    from trm_ml_mm.engine import AtomicLocalBackend  # noqa: F401
+    backend = get_file_backend('x', backend_args=dict(backend='atomic'))
+    path = tmp_path / 'epoch_1.pth'
+    backend.put(b'whole', str(path))
+
+    def killed(*args):
+        raise KeyboardInterrupt
+
+    backend.remove(str(path))  # as the hook does, before it writes the next
+    assert path.read_bytes() == b'whole'
+    monkeypatch.setattr(os, 'replace', killed)
+    with pytest.raises(KeyboardInterrupt):
+        backend.put(b'half', str(tmp_path / 'epoch_2.pth'))
+    assert path.read_bytes() == b'whole'
+    monkeypatch.undo()
+    backend.put(b'next', str(tmp_path / 'epoch_2.pth'))
+    assert not path.exists()
+    assert (tmp_path / 'epoch_2.pth').read_bytes() == b'next'
+
+
+def test_training_learns(small_run):
+    """The loss falls, and the report's own figures say that scenes it has
+    not seen are told better than by zero-shot CLIP."""
+    runner = small_run({
+        'train_dataloader.dataset.dataset.num_images': 240,
+        'test_dataloader.dataset.num_images': 150,
+        'custom_hooks.2.zero_shot': True,
+    })
+    runner.train()
+    losses = runner.message_hub.get_scalar('train/loss_cls').data[0]
+    assert losses[-10:].mean() < .9 * losses[:10].mean()
+    rows = next(h for h in runner.hooks if isinstance(h, ReportHook)).rows
+    dense, pooled, ours = (
+        next(v['multi-label/mAP'] for k, v in rows.items() if word in k)
+        for word in ('dense', 'global', 'TextRegion'))
+    assert ours > dense > pooled
+
+
+def test_pipeline_hides_labels_from_the_model():
+    from trm_ml_mm.datasets import PartialLabelDataset
+    data = PartialLabelDataset(
+        Scenes(num_images=4, pipeline=[dict(type='trm_ml_mm.RenderScene'),
+                                       dict(type='PackInputs')]), known=.1)
+    sample = data[0]['data_samples']
+    assert 'gt_label' not in sample
+    assert (sample.gt_score == -1).sum() > 15

@@ -1,0 +1,113 @@
+import copy
+
+import pytest
+import torch
+
+from trm_ml_mm.models import CLIPPromptBackbone, PromptLearner, load_clip
+from trm_ml_mm.models.text import PromptedTextEncoder, encode_prompts
+
+NAMES = ['red circle', 'blue star', 'striped heart']
+
+
+@pytest.fixture(scope='module')
+def clip():
+    return load_clip('mini', None)
+
+
+@pytest.mark.parametrize('context', ['a photo of a', 4, 0])
+@pytest.mark.parametrize('pair', [False, True])
+@pytest.mark.parametrize('per_class', [False, True])
+@pytest.mark.parametrize('learnable', [False, True])
+def test_every_kind_of_prompt(clip, context, pair, per_class, learnable):
+    prompt = PromptLearner(clip.model, NAMES, context, pair, per_class,
+                           learnable)
+    embeddings, end = prompt()
+    prompts = 2 if pair else 1
+    assert len(embeddings) == len(end) == prompts * 3
+    count = sum(p.numel() for p in prompt.parameters())
+    tokens = 4 if isinstance(context, str) else context
+    groups = prompts * (3 if per_class else 1)
+    assert count == (groups * tokens * 128 if learnable else 0)
+    features = encode_prompts(clip.model, embeddings, end)
+    assert features.shape == (prompts * 3, 128)
+    if learnable and tokens:
+        features.sum().backward()
+        assert prompt.context.grad.abs().sum() > 0
+
+
+@torch.no_grad()
+def test_cut_prompts_equal_full_length_ones(clip):
+    embeddings, end = PromptLearner(clip.model, NAMES)()
+    missing = clip.model.context_length - embeddings.shape[1]
+    filled = torch.cat([embeddings, torch.randn(3, missing, 128)], 1)
+    assert missing > 0
+    assert torch.allclose(encode_prompts(clip.model, embeddings, end),
+                          encode_prompts(clip.model, filled, end), atol=1e-5)
+
+
+@torch.no_grad()
+def test_eval_features_are_dropped_when_a_value_changes(clip):
+    text = PromptedTextEncoder(NAMES, clip, residual=.3).eval()
+    first = text()
+    assert text() is first
+    text.prompt.context.data.add_(1.)  # as an EMA swap does
+    second = text()
+    assert second is not first and not torch.equal(first, second)
+    text.residual.data.normal_()
+    assert not torch.equal(text(), second)
+    state = PromptedTextEncoder(NAMES, clip, residual=.3).state_dict()
+    text.load_state_dict(state)
+    assert torch.equal(text(), first)
+
+
+def test_features_in_training_carry_gradients(clip):
+    text = PromptedTextEncoder(NAMES, clip, residual=.3)
+    text.eval()
+    with torch.no_grad():
+        text()
+    assert text().requires_grad  # eval mode with gradients on: not the cache
+    text.train()
+    text().sum().backward()
+    assert text.prompt.context.grad is not None
+
+
+@pytest.mark.parametrize('classes', [NAMES, None])
+def test_frozen_clip_is_nowhere_to_be_learned(classes):
+    backbone = CLIPPromptBackbone('mini', classes=classes, image_size=96)
+    names = [n for n, _ in backbone.named_parameters()]
+    assert names == (['text.prompt.context'] if classes else [])
+    assert set(backbone.state_dict()) == set(
+        ['text.prompt.context', 'text.identity'] if classes else [])
+    before = copy.deepcopy(backbone.visual.state_dict())
+    backbone.train()
+    backbone.init_weights()
+    backbone(torch.randn(4, 3, 96, 96))
+    for key, value in backbone.visual.state_dict().items():
+        assert torch.equal(value, before[key]), key
+    twin = copy.deepcopy(backbone)
+    assert twin.visual is backbone.visual  # an EMA costs no second tower
+
+
+def test_frozen_tower_moves_with_its_owner():
+    backbone = CLIPPromptBackbone('mini', classes=NAMES, image_size=96)
+    backbone.double()
+    assert backbone.visual.conv1.weight.dtype == torch.float64
+    assert backbone.text.clip.token_embedding.weight.dtype == torch.float64
+
+
+def test_unfrozen_is_one_line():
+    backbone = CLIPPromptBackbone('mini', classes=NAMES, image_size=96,
+                                  frozen=False)
+    backbone.train()
+    features = backbone(torch.randn(4, 3, 96, 96))
+    (features.dense.sum() + features.text.sum()).backward()
+    assert backbone.visual.conv1.weight.grad.abs().sum() > 0
+    keys = [k for k in backbone.state_dict() if 'conv1.weight' in k]
+    assert keys.count('text.tower.visual.conv1.weight') == 1
+    assert not any(k.startswith('tower.') for k in keys)  # stored once
+
+
+def test_without_classes_it_is_a_plain_backbone():
+    backbone = CLIPPromptBackbone('mini', image_size=96)
+    dense, = backbone(torch.randn(2, 3, 96, 96))
+    assert dense.shape == (2, 128, 6, 6)

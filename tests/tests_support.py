@@ -1,0 +1,17 @@
+"""Shared by several test files."""
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def small_backbones():
+    """Overrides that make the COCO configs small and free of downloads."""
+    return {
+        'model.backbone.init_cfg': None,
+        'model.head.num_classes': 3,
+        'model.head.text.classes': ['red circle', 'blue star', 'green heart'],
+        'model.head.text.arch': 'mini',
+        'model.head.text.weights': None,
+        'model.data_preprocessor.num_classes': 3,
+        'image_size': 64,
+    }
