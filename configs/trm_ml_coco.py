@@ -31,14 +31,14 @@ model = dict(
             gamma_neg=2.,
             clip=0.05),
         distillation=dict(
-            type='trm_ml_mm.RegionDistillationLoss', loss_weight=1.),
+            type='trm_ml_mm.RegionDistillationLoss', loss_weight=0.3),
         prototypes=dict(
             type='trm_ml_mm.MultimodalPrototypes',
             history=4096,
             warmup_images=82783),  # one epoch
-        pseudo_weight=0.5,
+        pseudo_weight=1.,
         contrast=dict(
             type='trm_ml_mm.MultimodalContrastiveLoss', loss_weight=0.1),
         logit_scale=10.,
-        scores='query'),
+        scores='mean'),
 )

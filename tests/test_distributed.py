@@ -45,6 +45,7 @@ def test_dist_train_keeps_ranks_identical(tmp_path):
             dict(type='trm_ml_mm.EpochSeedHook'),
             dict(type='trm_ml_mm.RanksAgreeHook'),
             dict(type='EMAHook'),
+            dict(type='trm_ml_mm.ReportHook'),
         ]
         model = dict(head=dict(prototypes=dict(warmup_images=32)))
         train_dataloader = dict(
@@ -61,6 +62,7 @@ def test_dist_train_keeps_ranks_identical(tmp_path):
     out = run(['bash', 'tools/dist_train.sh', str(config), '2',
                '--work-dir', work_dir], PORT='29613', PYTHONPATH=path)
     assert out.count('agreed after 8 steps') == 2
+    assert out.count('zero-shot CLIP, dense') == 1
     tested = run(['bash', 'tools/dist_test.sh', str(config),
                   f'{work_dir}/epoch_2.pth', '2', '--work-dir', work_dir],
                  PORT='29614', PYTHONPATH=path)

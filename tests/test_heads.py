@@ -171,3 +171,36 @@ def test_a_list_of_labels_counts_each_once():
     head, _ = scene_head()
     targets = head.targets([DataSample().set_gt_label([3, 3, 5])])
     assert targets.sum() == 2 and targets[0, 3] == targets[0, 5] == 1
+
+
+def test_mixed_precision_leaves_head_and_losses_alone():
+    head, backbone = scene_head()
+    samples = batch(4, 96, 30)[1]
+    images = torch.randn(4, 3, 96, 96)
+    with torch.no_grad():
+        feats = backbone(images)
+    head.train()
+    plain = head.loss(feats, samples)
+    twin, _ = scene_head()
+    twin.train()
+    with torch.autocast('cpu', torch.bfloat16):
+        mixed = twin.loss(feats, samples)
+    for name, value in plain.items():
+        assert mixed[name].dtype == torch.float32
+        assert torch.equal(mixed[name], value), name
+
+
+def test_unknown_package_parts_are_found_without_imports():
+    """MMPretrain's registry finds the scope on its own; without any mmcv the
+    package says so in one sentence."""
+    import subprocess
+    import sys
+    code = ("from mmpretrain.registry import MODELS; print(MODELS.build(dict("
+            "type='trm_ml_mm.PartialAsymmetricLoss')).clip)")
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True,
+                          text=True)
+    assert done.stdout.strip().endswith('0.05'), done.stderr[-2000:]
+    code = "import sys; sys.modules['mmcv'] = None; import trm_ml_mm"
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True,
+                          text=True)
+    assert 'neither mmcv nor mmcv-lite is installed' in done.stderr

@@ -6,6 +6,8 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 
+from . import atomic_backend  # noqa: F401  registers 'atomic' for configs
+
 
 def build_runner(config: str,
                  work_dir: Optional[str] = None,
@@ -48,6 +50,10 @@ def build_runner(config: str,
                              'train without it.')
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+    if not torch.cuda.is_available():
+        for part in ('train', 'val', 'test'):
+            if cfg.get(f'{part}_dataloader'):
+                cfg[f'{part}_dataloader'].pin_memory = False
     cfg.resume = resume is not None
     cfg.load_from = checkpoint or (None if resume == 'auto' else resume)
     if launcher == 'pytorch' and not torch.cuda.is_available():
@@ -56,5 +62,6 @@ def build_runner(config: str,
         cfg.model_wrapper_cfg = dict(
             type='MMDistributedDataParallel',
             device_ids=None,
-            broadcast_buffers=False)
+            broadcast_buffers=False,
+            find_unused_parameters=cfg.get('find_unused_parameters', False))
     return Runner.from_cfg(cfg)

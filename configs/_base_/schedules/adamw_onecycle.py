@@ -1,7 +1,7 @@
 # Only what is learned reaches the optimiser: the frozen towers are not among
 # the model's parameters.
 epochs = 10
-lr = 2e-3
+lr = 1e-3
 
 optim_wrapper = dict(
     type='OptimWrapper',

@@ -35,8 +35,8 @@ class PlainCheckpointHook(Hook):
         for loop in (runner._train_loop, runner._val_loop, runner._test_loop):
             if names is None or loop is None or isinstance(loop, dict):
                 continue
-            classes = tuple(loop.dataloader.dataset.metainfo['classes'])
-            if classes == names:
+            classes = loop.dataloader.dataset.metainfo.get('classes')
+            if classes is None or tuple(classes) == names:
                 continue
             if len(classes) != len(names):
                 raise ValueError(

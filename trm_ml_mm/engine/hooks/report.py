@@ -10,28 +10,24 @@ from rich.console import Console
 from rich.table import Table
 
 from trm_ml_mm.evaluation.metrics import MultiLabelAP
-from trm_ml_mm.models.backbones import CLIPPromptBackbone
+from trm_ml_mm.models.backbones import CLIPFeatures, CLIPPromptBackbone
 from trm_ml_mm.registry import HOOKS
 
 
-def zero_shot_scores(backbone: CLIPPromptBackbone,
-                     images: torch.Tensor) -> Dict[str, torch.Tensor]:
+def zero_shot_scores(feats: CLIPFeatures) -> Dict[str, torch.Tensor]:
     """What CLIP says without any training.
 
     Args:
-        backbone: With classes.
-        images: ``(B, 3, H, W)``, preprocessed.
+        feats: Of :class:`CLIPPromptBackbone`, with the pooled embedding.
 
     Returns:
         ``(B, C)`` cosine similarities with "a photo of a {class}.": 'global',
         of the image embedding; 'dense', the largest over places.
     """
-    dense, pooled = backbone.encode_image(images, pooled=True)
-    anchor = backbone.text.anchor()
-    places = F.normalize(dense.flatten(2).float(), dim=1)
+    places = F.normalize(feats.dense.flatten(2).float(), dim=1)
     return {
-        'global': F.normalize(pooled.float(), dim=-1) @ anchor.T,
-        'dense': torch.einsum('bdl,cd->bcl', places, anchor).amax(-1),
+        'global': F.normalize(feats.pooled.float(), dim=-1) @ feats.anchor.T,
+        'dense': torch.einsum('bdl,cd->bcl', places, feats.anchor).amax(-1),
     }
 
 
@@ -41,8 +37,8 @@ class ReportHook(Hook):
     figures beside zero-shot CLIP's.
 
     Args:
-        zero_shot: Also evaluate CLIP without training; costs one more forward
-            pass of the frozen tower over the test set.
+        zero_shot: Also evaluate CLIP without training, from the same forward
+            pass.
     """
 
     priority = 'LOWEST'
@@ -58,8 +54,8 @@ class ReportHook(Hook):
         model = runner.model
         if is_model_wrapper(model):
             model = model.module
-        backbone = model.backbone
-        compare = self.zero_shot and getattr(backbone, 'text', None)
+        compare = (self.zero_shot and not model.with_neck
+                   and isinstance(model.backbone, CLIPPromptBackbone))
         loader = runner.build_dataloader(
             runner.cfg.test_dataloader, seed=runner.seed)
         evaluator = runner.build_evaluator(runner.cfg.test_evaluator)
@@ -69,16 +65,19 @@ class ReportHook(Hook):
             hook.before_test_epoch(runner)
         model.eval()
         for batch in loader:
-            samples = model.test_step(batch)
-            evaluator.process(samples, batch)
+            data = model.data_preprocessor(batch)
+            images, samples = data['inputs'], data['data_samples']
             if compare:
-                images = model.data_preprocessor(batch)['inputs']
-                scores = zero_shot_scores(backbone, images)
-                for name, metric in rivals.items():
-                    metric.process(None, [
+                feats = model.backbone(images, pooled=True)
+                samples = model.head.predict(feats, samples)
+                for name, scores in zero_shot_scores(feats).items():
+                    rivals[name].process(None, [
                         dict(pred_score=score, gt_score=sample.gt_score)
-                        for score, sample in zip(scores[name], samples)
+                        for score, sample in zip(scores, samples)
                     ])
+            else:
+                samples = model.predict(images, samples)
+            evaluator.process(samples, batch)
         for hook in averages:
             hook.after_test_epoch(runner)
         count = len(loader.dataset)

@@ -93,7 +93,8 @@ class CLIPPromptBackbone(BaseModule):
             :class:`~trm_ml_mm.models.text.PromptedTextEncoder`.
         pooled: Also compute CLIP's own image embedding.
         quick_gelu: See :func:`~trm_ml_mm.models.clip.load_clip`.
-        frozen: False: both towers are learned too, and saved.
+        frozen: False: both towers are learned too, and saved. On several
+            ranks this needs ``find_unused_parameters = True`` in the config.
 
     Calling it on ``(B, 3, H, W)`` images gives :class:`CLIPFeatures`.
 
@@ -144,8 +145,12 @@ class CLIPPromptBackbone(BaseModule):
             return self.text.clip.visual
         return (self.tower.module if self.frozen else self.tower).visual
 
-    def forward(self, x: Tensor) -> Union[CLIPFeatures, Tuple[Tensor]]:
-        dense, pooled = self.encode_image(x, self.with_pooled)
+    def forward(self,
+                x: Tensor,
+                pooled: Optional[bool] = None
+                ) -> Union[CLIPFeatures, Tuple[Tensor]]:
+        dense, pooled = self.encode_image(
+            x, self.with_pooled if pooled is None else pooled)
         if self.text is None:
             return (dense, )
         return CLIPFeatures(self.text(), self.text.anchor(), pooled, dense)

@@ -111,14 +111,18 @@ class TextRegionMatchingHead(MatchingHead):
     def match(self, feats: Tuple[Tensor]) -> MatchingOutput:
         """Both levels' logits, with the features and maps behind them."""
         joint = self.joint_features(feats)
-        found = self.region(joint.dense, joint.anchor)
-        if self.training and not self._calibrated:
-            self._calibrate(found.region, joint.text)
-        bias = self.bias + self.common_bias
-        return MatchingOutput(
-            matching_logits(found.query, joint.text, self.logit_scale, bias),
-            matching_logits(found.region, joint.text, self.logit_scale, bias),
-            found, joint.text)
+        # The head is small beside the tower: mixed precision would save
+        # little, and similarities are wanted to the last digit.
+        with torch.autocast(joint.dense.device.type, enabled=False):
+            found = self.region(joint.dense, joint.anchor)
+            if self.training and not self._calibrated:
+                self._calibrate(found.region, joint.text)
+            bias = self.bias + self.common_bias
+            return MatchingOutput(
+                matching_logits(found.query, joint.text, self.logit_scale,
+                                bias),
+                matching_logits(found.region, joint.text, self.logit_scale,
+                                bias), found, joint.text)
 
     def forward(self, feats: Tuple[Tensor]) -> Tensor:
         """Logits that are predicted from, ``(B, C)``."""
@@ -127,7 +131,10 @@ class TextRegionMatchingHead(MatchingHead):
     def loss(self, feats: Tuple[Tensor],
              data_samples: List[DataSample]) -> Dict[str, Tensor]:
         """Every term of the loss under its own name."""
-        return self.losses(self.match(feats), self.targets(data_samples))
+        targets = self.targets(data_samples)
+        output = self.match(feats)
+        with torch.autocast(targets.device.type, enabled=False):
+            return self.losses(output, targets)
 
     def losses(self, output: MatchingOutput,
                targets: Tensor) -> Dict[str, Tensor]:
