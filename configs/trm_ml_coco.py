@@ -40,5 +40,5 @@ model = dict(
         contrast=dict(
             type='trm_ml_mm.MultimodalContrastiveLoss', loss_weight=0.1),
         logit_scale=10.,
-        scores='mean'),
+        scores='query'),
 )

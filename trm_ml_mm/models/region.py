@@ -77,7 +77,6 @@ class CategoryRegions(nn.Module):
         self.query_proj = nn.Linear(dim, dim, bias=False)
         self.key_proj = nn.Linear(dim, dim, bias=False)
         self.value_proj = nn.Linear(dim, dim, bias=False)
-        self.output_proj = nn.Linear(dim, dim)
         hidden = int(dim * mlp_ratio)
         layers, width = [nn.LayerNorm(dim)], dim
         for _ in range(mlp_layers - 1):
@@ -110,7 +109,7 @@ class CategoryRegions(nn.Module):
         values = self.value_proj(places).unflatten(-1, (self.num_heads, -1))
         attended = attention @ values.transpose(1, 2)  # B h C d
         attended = attended.transpose(1, 2).flatten(2)  # B C D
-        query = self.mlp(self.output_proj(attended))
+        query = self.mlp(attended)
         if self.residual:
             query = region + query
         return RegionFeatures(saliency, region, query)
