@@ -19,7 +19,7 @@ PIPELINE = [dict(type='trm_ml_mm.RenderScene')]
 
 def test_a_scene_depends_on_its_index_alone():
     many = Scenes(num_images=12, pipeline=PIPELINE)
-    few = Scenes(num_images=5, pipeline=PIPELINE)
+    few = Scenes(num_images=5, in_memory=False, pipeline=PIPELINE)
     backwards = [few[i]['img'] for i in range(4, -1, -1)][::-1]
     for i in range(5):
         assert (many[i]['img'] == backwards[i]).all()

@@ -99,6 +99,8 @@ class Scenes(MultiLabelDataset):
         num_images: Number of scenes. Scene ``i`` is the same for any number.
         scene_set: Which world: categories, frequencies and co-occurrence.
         size: Side of a scene in pixels.
+        in_memory: Draw all scenes at the start, 27 kB each, instead of anew in
+            every epoch.
         **kwargs: Of :class:`mmengine.dataset.BaseDataset` (``pipeline``, ...).
 
     A category is present where at least 40% of one of its objects can be
@@ -114,6 +116,7 @@ class Scenes(MultiLabelDataset):
                  num_images: int = 3000,
                  scene_set: int = 0,
                  size: int = 96,
+                 in_memory: bool = True,
                  **kwargs):
         if split not in SPLITS:
             raise ValueError(f'Scenes has the splits {sorted(SPLITS)}, '
@@ -125,6 +128,7 @@ class Scenes(MultiLabelDataset):
         self.num_images = num_images
         self.scene_set = scene_set
         self.size = size
+        self.in_memory = in_memory
         world = make_world(scene_set)
         super().__init__(
             ann_file='', metainfo=dict(classes=world.names), **kwargs)
@@ -136,8 +140,8 @@ class Scenes(MultiLabelDataset):
         }
         data = []
         for index in range(self.num_images):
-            _, objects = compose_scene(self.scene_set, self.split, index,
-                                       self.size)
+            rng, objects = compose_scene(self.scene_set, self.split, index,
+                                         self.size)
             masks = [object_mask(o, self.size) for o in objects]
             seen = visible_fractions(masks) >= MIN_VISIBLE
             labels = {
@@ -145,26 +149,30 @@ class Scenes(MultiLabelDataset):
                 for o, visible in zip(objects, seen)
                 if visible and (o.look, o.shape) in lookup
             }
-            data.append(
-                dict(
-                    img_path=f'scenes/{self.scene_set}/{self.split}/{index}',
-                    scene=(self.scene_set, self.split, index, self.size),
-                    gt_label=sorted(labels)))
+            entry = dict(
+                img_path=f'scenes/{self.scene_set}/{self.split}/{index}',
+                scene=(self.scene_set, self.split, index, self.size),
+                gt_label=sorted(labels))
+            if self.in_memory:
+                entry['img'] = render_scene(rng, objects, self.size,
+                                            masks=masks)[..., ::-1]
+            data.append(entry)
         return data
 
 
 @TRANSFORMS.register_module()
 class RenderScene(BaseTransform):
-    """Draw the scene that :class:`Scenes` composed.
+    """Draw the scene that :class:`Scenes` composed, unless it did so itself.
 
-    Required keys: ``scene``. Added keys: ``img`` (H, W, 3) uint8 in BGR, the
+    Required keys: ``scene``, and ``img`` where it is drawn. Added keys: ``img`` (H, W, 3) uint8 in BGR, the
     order of MMCV's image loader, ``img_shape`` and ``ori_shape``.
     """
 
     def transform(self, results: dict) -> dict:
-        scene_set, split, index, size = results['scene']
-        rng, objects = compose_scene(scene_set, split, index, size)
-        image = render_scene(rng, objects, size)
-        results['img'] = np.ascontiguousarray(image[..., ::-1])
+        if 'img' not in results:
+            scene_set, split, index, size = results['scene']
+            rng, objects = compose_scene(scene_set, split, index, size)
+            results['img'] = render_scene(rng, objects, size)[..., ::-1]
+        image = results['img'] = np.ascontiguousarray(results['img'])
         results['img_shape'] = results['ori_shape'] = image.shape[:2]
         return results

@@ -124,8 +124,7 @@ def load_clip(arch: str,
         f'CLIP {arch}: weights from {source}, '
         f'{"QuickGELU" if quick_gelu else "GELU"}.',
         logger='current')
-    model.float()
-    return LoadedCLIP(model, arch, fingerprint(model, arch))
+    return _finish(model, arch)
 
 
 def read_state_dict(path: str, arch: str):
@@ -192,7 +191,14 @@ def _load_mini(weights: Optional[str]) -> LoadedCLIP:
     state = unpack_state(packed, model.vocab_size)
     _load_checked(model, state, str(path), MINI_CLIP)
     model.known_tokens = set(packed['token_embedding.used'].tolist())
-    return LoadedCLIP(model, MINI_CLIP, fingerprint(model, MINI_CLIP))
+    return _finish(model, MINI_CLIP)
+
+
+def _finish(model: nn.Module, arch: str) -> LoadedCLIP:
+    model.float()
+    if hasattr(model.visual, 'attnpool'):
+        model.visual.to(memory_format=torch.channels_last)
+    return LoadedCLIP(model, arch, fingerprint(model, arch))
 
 
 @torch.no_grad()

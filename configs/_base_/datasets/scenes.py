@@ -22,7 +22,7 @@ test_pipeline = [
 
 train_dataloader = dict(
     batch_size=64,
-    num_workers=2,
+    num_workers=0,  # scenes lie in memory: a worker costs more
     persistent_workers=False,
     worker_init_fn=dict(type='trm_ml_mm.seed_worker'),
     dataset=dict(
@@ -38,7 +38,7 @@ train_dataloader = dict(
 )
 val_dataloader = dict(
     batch_size=100,
-    num_workers=2,
+    num_workers=0,
     persistent_workers=False,
     dataset=dict(
         type='trm_ml_mm.Scenes',
@@ -50,7 +50,7 @@ val_dataloader = dict(
 )
 test_dataloader = dict(
     batch_size=100,
-    num_workers=2,
+    num_workers=0,
     persistent_workers=False,
     dataset=dict(
         type='trm_ml_mm.Scenes',

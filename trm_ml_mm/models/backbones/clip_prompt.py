@@ -166,6 +166,8 @@ class CLIPPromptBackbone(BaseModule):
 
     def _encode_resnet(self, x, pooled):
         visual = self.visual
+        # load_clip laid the weights out so; convolutions are faster for it.
+        x = x.contiguous(memory_format=torch.channels_last)
         for stage in (visual.stem, visual.layer1, visual.layer2,
                       visual.layer3, visual.layer4):
             x = stage(x)
