@@ -124,3 +124,5 @@ def metrics_agree():
 
 if __name__ == '__main__':
     globals()[sys.argv[1]]()
+    # Threads of a live group may outlast the interpreter and abort it.
+    torch.distributed.destroy_process_group()

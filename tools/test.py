@@ -28,13 +28,14 @@ def parse_args():
 
 def main():
     args = parse_args()
-    from trm_ml_mm.engine.launch import build_runner
+    from trm_ml_mm.engine.launch import build_runner, close
     build_runner(
         args.config,
         work_dir=args.work_dir,
         options=args.cfg_options,
         launcher=args.launcher,
         checkpoint=args.checkpoint).test()
+    close()
 
 
 if __name__ == '__main__':

@@ -35,7 +35,7 @@ def parse_args():
 
 def main():
     args = parse_args()
-    from trm_ml_mm.engine.launch import build_runner
+    from trm_ml_mm.engine.launch import build_runner, close
     build_runner(
         args.config,
         work_dir=args.work_dir,
@@ -43,6 +43,7 @@ def main():
         launcher=args.launcher,
         amp=args.amp,
         resume=args.resume).train()
+    close()
 
 
 if __name__ == '__main__':

@@ -164,8 +164,9 @@ class Scenes(MultiLabelDataset):
 class RenderScene(BaseTransform):
     """Draw the scene that :class:`Scenes` composed, unless it did so itself.
 
-    Required keys: ``scene``, and ``img`` where it is drawn. Added keys: ``img`` (H, W, 3) uint8 in BGR, the
-    order of MMCV's image loader, ``img_shape`` and ``ori_shape``.
+    Required keys: ``scene``, and ``img`` where it is drawn. Added keys:
+    ``img`` (H, W, 3) uint8 in BGR, the order of MMCV's image loader,
+    ``img_shape`` and ``ori_shape``.
     """
 
     def transform(self, results: dict) -> dict:

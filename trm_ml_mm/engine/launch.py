@@ -65,3 +65,10 @@ def build_runner(config: str,
             broadcast_buffers=False,
             find_unused_parameters=cfg.get('find_unused_parameters', False))
     return Runner.from_cfg(cfg)
+
+
+def close() -> None:
+    """Leave the process group, if there is one: its threads may otherwise
+    outlast the interpreter and turn a finished run into an abort."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
