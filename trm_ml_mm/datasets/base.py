@@ -19,6 +19,9 @@ class MultiLabelDataset(BaseDataset):
         info.pop('gt_label', None)
         return info
 
+    def prepare_data(self, idx: int) -> dict:
+        return apply_pipeline(self.pipeline, self.get_data_info(idx))
+
     def get_cat_ids(self, idx: int) -> List[int]:
         """Indices of the classes present in one sample."""
         return np.flatnonzero(self.get_data_info(idx)['gt_score'] == 1).tolist()
@@ -42,6 +45,26 @@ class MultiLabelDataset(BaseDataset):
                 'classes.')
         score[labels] = 1
         return score
+
+
+def apply_pipeline(pipeline, info: dict) -> dict:
+    """Run a pipeline on one entry; what goes wrong names the image.
+
+    Raises:
+        FileNotFoundError: If the image is missing.
+        ValueError: If the pipeline gives nothing for it.
+    """
+    path = info.get('img_path')
+    try:
+        sample = pipeline(info)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f'Image {path} does not exist; set data_root and data_prefix to '
+            'where the images are, or take it out of the list.') from error
+    if sample is None:
+        raise ValueError(f'{path}: the pipeline returned nothing for this '
+                         'image; repair or remove it.')
+    return sample
 
 
 def label_matrix(dataset) -> np.ndarray:

@@ -7,7 +7,7 @@ from mmengine.dataset import BaseDataset as EngineDataset
 
 from trm_ml_mm.registry import DATASETS
 
-from .base import label_matrix
+from .base import apply_pipeline, label_matrix
 
 
 def known_label_mask(shape: Tuple[int, int],
@@ -149,13 +149,7 @@ class PartialLabelDataset:
         return np.flatnonzero(self.labels[idx] == 1).tolist()
 
     def __getitem__(self, idx: int) -> dict:
-        info = self.get_data_info(idx)
-        path = info.get('img_path', idx)
-        sample = self.dataset.pipeline(info)
-        if sample is None:
-            raise ValueError(f'{path}: the pipeline returned nothing for this '
-                             'image; repair or remove it.')
-        return sample
+        return apply_pipeline(self.dataset.pipeline, self.get_data_info(idx))
 
     def __len__(self) -> int:
         return len(self.dataset)
