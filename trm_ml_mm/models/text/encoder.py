@@ -101,8 +101,8 @@ class PromptedTextEncoder(BaseModule):
             if not torch.equal(saved[:32].cpu(), own[:32]):
                 raise ValueError(
                     'The checkpoint was learned on another frozen CLIP than '
-                    f'this one ({self.arch}): set arch and weights to those '
-                    'it was trained with.')
+                    f'this one ({self.arch}): set arch, weights and image_size '
+                    'to those it was trained with.')
             if not torch.equal(saved[32:].cpu(), own[32:]):
                 raise ValueError(
                     'The checkpoint was learned for other class names than '
