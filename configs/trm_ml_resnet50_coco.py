@@ -3,6 +3,8 @@
 _base_ = ['trm_ml_coco.py']
 
 model = dict(
+    data_preprocessor=dict(  # of its own pretraining, not CLIP's
+        mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375]),
     backbone=dict(
         _delete_=True,
         type='ResNet',
@@ -29,9 +31,3 @@ model = dict(
 # A pretrained backbone is tuned gently beside a new head.
 optim_wrapper = dict(
     paramwise_cfg=dict(custom_keys=dict(backbone=dict(lr_mult=0.05))))
-# Zero-shot figures need CLIP's own image tower.
-custom_hooks = [
-    dict(type='trm_ml_mm.PlainCheckpointHook'),
-    dict(type='trm_ml_mm.EpochSeedHook'),
-    dict(type='trm_ml_mm.ReportHook', zero_shot=False),
-]

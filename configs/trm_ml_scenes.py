@@ -4,7 +4,7 @@
 _base_ = [
     '_base_/default_runtime.py',
     '_base_/datasets/scenes.py',
-    '_base_/schedules/adamw_onecycle.py',
+    '_base_/schedules/adamw_cosine.py',
 ]
 
 model = dict(

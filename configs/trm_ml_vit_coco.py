@@ -2,6 +2,8 @@
 _base_ = ['trm_ml_resnet50_coco.py']
 
 model = dict(
+    data_preprocessor=dict(
+        mean=[127.5, 127.5, 127.5], std=[127.5, 127.5, 127.5]),
     backbone=dict(
         _delete_=True,
         type='VisionTransformer',

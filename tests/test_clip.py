@@ -159,6 +159,11 @@ def test_unknown_names_and_broken_files(tmp_path):
     (tmp_path / 'text.pt').write_text('hello')
     with pytest.raises(ValueError, match='not a weights file'):
         load_clip('RN50', str(tmp_path / 'text.pt'))
+    with pytest.raises(ValueError, match='not a weights file'):
+        load_clip('mini', str(tmp_path / 'text.pt'))
+    torch.save(dict(model={}, epoch=3), tmp_path / 'foreign.pt')
+    with pytest.raises(ValueError, match='not a weights file'):
+        load_clip('RN50', str(tmp_path / 'foreign.pt'))
 
 
 def test_vit_of_another_size_is_refused():

@@ -11,6 +11,7 @@ from trm_ml_mm.datasets import (
     label_matrix,
     prompt_name,
 )
+from trm_ml_mm.datasets.base import score_of
 
 
 @pytest.fixture
@@ -74,9 +75,17 @@ def test_errors_name_the_file(tree):
     with pytest.raises(ValueError, match="'all' or 'annotated'"):
         coco(tree, images='some')
     (tree / 'cut.json').write_text('{"images": [')
-    with pytest.raises(ValueError, match='cut.json is not a COCO'):
+    with pytest.raises(ValueError, match='cut.json is not a whole COCO'):
         CocoMultiLabel('cut.json', 'train', str(tree))
     content = json.loads((tree / 'ann.json').read_text())
+    content['annotations'].append(dict(image_id=99, category_id=1))
+    (tree / 'orphan.json').write_text(json.dumps(content))
+    with pytest.raises(ValueError, match='orphan.json .*99'):
+        CocoMultiLabel('orphan.json', 'train', str(tree))
+    (tree / 'binary.json').write_bytes(bytes(range(128, 200)))
+    with pytest.raises(ValueError, match='binary.json is not'):
+        CocoMultiLabel('binary.json', 'train', str(tree))
+    content['annotations'].pop()
     content['categories'][0]['name'] = 'unicorn'
     (tree / 'odd.json').write_text(json.dumps(content))
     with pytest.raises(ValueError, match='category "unicorn"'):
@@ -90,6 +99,18 @@ def test_a_missing_image_is_named(tree):
             dataset[0]
 
 
+def test_labels_outside_their_values_are_named():
+    names = ('cat', 'dog')
+    with pytest.raises(ValueError, match='a.jpg: the label of "dog" is 2'):
+        score_of(dict(img_path='a.jpg', gt_score=[1, 2]), names)
+    with pytest.raises(ValueError, match='a.jpg: gt_score has shape'):
+        score_of(dict(img_path='a.jpg', gt_score=[1]), names)
+    for labels in ([-1], [2]):
+        with pytest.raises(ValueError, match='outside 0..1'):
+            score_of(dict(img_path='a.jpg', gt_label=labels), names)
+    assert score_of(dict(gt_label=[1, 1]), names).tolist() == [0, 1]
+
+
 def test_class_names(tmp_path):
     assert class_names('coco') == COCO_CLASSES
     (tmp_path / 'names.txt').write_text('cat\nhot dog\n\n')
@@ -98,6 +119,8 @@ def test_class_names(tmp_path):
         class_names('cocoo')
     with pytest.raises(ValueError, match='"cat" twice'):
         class_names(['cat', 'dog', 'cat'])
+    with pytest.raises(ValueError, match='names no scene set'):
+        class_names('scenes:abc')
     with pytest.raises(ValueError, match='no class names'):
         class_names([])
 

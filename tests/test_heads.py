@@ -147,6 +147,7 @@ def test_hidden_labels_never_touch_a_loss(term):
     (dict(prototypes=None), 'give prototypes'),
     (dict(scores='both'), 'scores is'),
     (dict(dim=None), 'needs dim'),
+    (dict(text=dict(classes='scenes')), 'needs arch'),
     (dict(text=dict(classes='scenes', arch='mini'), num_classes=7),
      'num_classes=7'),
 ])
@@ -204,3 +205,9 @@ def test_unknown_package_parts_are_found_without_imports():
     done = subprocess.run([sys.executable, '-c', code], capture_output=True,
                           text=True)
     assert 'neither mmcv nor mmcv-lite is installed' in done.stderr
+
+
+def test_width_of_head_and_backbone_must_agree():
+    head, backbone = scene_head(dim=64)
+    with pytest.raises(ValueError, match='dim=64'):
+        head(backbone(torch.randn(2, 3, 96, 96)))

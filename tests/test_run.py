@@ -63,8 +63,7 @@ def test_resumed_run_is_bit_identical(small_run, tmp_path):
 
 
 def test_resume_without_a_path_takes_the_latest(small_run, tmp_path):
-    small_run({'train_cfg.max_epochs': 1, 'param_scheduler.end': 2,
-               'param_scheduler.total_steps': 2}).train()
+    small_run({'train_cfg.max_epochs': 1}).train()
     again = small_run(resume='auto')
     again.train()
     assert again.epoch == 2
@@ -157,6 +156,10 @@ def test_another_tower_is_refused(small_run, tmp_path):
 @pytest.mark.parametrize('change', [
     {'train_dataloader.dataset.seed': 1},
     {'train_dataloader.dataset.known': .2},
+    {'train_dataloader.dataset': dict(
+        type='trm_ml_mm.Scenes', num_images=48, _delete_=True,
+        pipeline=[dict(type='trm_ml_mm.RenderScene'),
+                  dict(type='PackInputs')])},  # all labels
 ])
 def test_resume_on_another_mask_is_refused(small_run, tmp_path, change):
     small_run({'train_cfg.max_epochs': 1}).train()
@@ -226,8 +229,10 @@ def test_a_kill_while_writing_leaves_the_previous_file(tmp_path, monkeypatch):
     assert path.read_bytes() == b'whole'
     monkeypatch.undo()
     backend.put(b'next', str(tmp_path / 'epoch_2.pth'))
-    assert not path.exists()
     assert (tmp_path / 'epoch_2.pth').read_bytes() == b'next'
+    assert path.exists()  # 'last_checkpoint' may still name it
+    backend.put(b'third', str(tmp_path / 'epoch_3.pth'))
+    assert not path.exists()
 
 
 def test_training_learns(small_run):
@@ -257,3 +262,40 @@ def test_pipeline_hides_labels_from_the_model():
     sample = data[0]['data_samples']
     assert 'gt_label' not in sample
     assert (sample.gt_score == -1).sum() > 15
+
+
+def test_a_run_longer_than_its_schedule_is_refused(small_run):
+    with pytest.raises(ValueError, match='ends at epoch 10'):
+        small_run({'train_cfg.max_epochs': 20})
+
+
+def test_blended_labels_are_refused(small_run):
+    runner = small_run({'model.train_cfg': dict(
+        augments=dict(type='Mixup', alpha=.8))})
+    with pytest.raises(ValueError, match='Mixup'):
+        runner.train()
+
+
+def test_config_says_what_to_load(small_run, tmp_path):
+    small_run({'train_cfg.max_epochs': 1}).train()
+    path = str(tmp_path / 'run/epoch_1.pth')
+    runner = small_run({'load_from': path}, 'next')
+    assert runner._load_from == path and not runner._resume
+
+
+def test_logged_history_does_not_grow_checkpoints(small_run, tmp_path,
+                                                  monkeypatch):
+    from trm_ml_mm.engine.hooks import plain_checkpoint
+    monkeypatch.setattr(plain_checkpoint, 'KEPT_VALUES', 4)
+    small_run().train()
+    scalars = load(tmp_path / 'run/epoch_2.pth')['message_hub']['log_scalars']
+    assert max(len(log) for log, _ in scalars.values()) == 4
+
+
+def test_learning_rates_keep_their_ratio(small_run):
+    runner = small_run({'optim_wrapper.paramwise_cfg': dict(
+        custom_keys={'head.region': dict(lr_mult=.05)})})
+    runner.train()
+    rates = {group['lr'] for group in runner.optim_wrapper.param_groups}
+    assert len(rates) == 2
+    assert min(rates) == pytest.approx(.05 * max(rates))

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from trm_ml_mm.models import CLIPPromptBackbone, PromptLearner, load_clip
+from trm_ml_mm.models.clip import fingerprint
 from trm_ml_mm.models.text import PromptedTextEncoder, encode_prompts
 
 NAMES = ['red circle', 'blue star', 'striped heart']
@@ -111,3 +112,45 @@ def test_without_classes_it_is_a_plain_backbone():
     backbone = CLIPPromptBackbone('mini', image_size=96)
     dense, = backbone(torch.randn(2, 3, 96, 96))
     assert dense.shape == (2, 128, 6, 6)
+
+
+@torch.no_grad()
+def test_saved_random_context_replaces_what_was_cached(clip):
+    build = lambda: PromptedTextEncoder(  # noqa: E731
+        NAMES, clip, prompt=dict(context=4, learnable=False)).eval()
+    text, other = build(), build()
+    before = text()
+    text.load_state_dict(other.state_dict())
+    assert torch.equal(text(), other()) and not torch.equal(text(), before)
+
+
+@torch.no_grad()
+def test_kept_features_do_not_depend_on_autocast(clip):
+    plain = PromptedTextEncoder(NAMES, clip).eval()
+    mixed = PromptedTextEncoder(NAMES, clip).eval()
+    with torch.autocast('cpu', torch.bfloat16):
+        mixed(), mixed.anchor()
+    assert torch.equal(mixed(), plain())
+    assert torch.equal(mixed.anchor(), plain.anchor())
+
+
+def test_other_words_or_activation_are_another_identity(clip):
+    state = PromptedTextEncoder(NAMES, clip).state_dict()
+    named = PromptedTextEncoder(
+        NAMES, clip, prompt_names={'red circle': 'red ring'})
+    with pytest.raises(ValueError, match='other words'):
+        named.load_state_dict(state)
+    with pytest.raises(ValueError, match='"dog", which is not'):
+        PromptedTextEncoder(NAMES, clip, prompt_names={'dog': 'hound'})
+    a = load_clip('ViT-B-32', None, 32, quick_gelu=True)
+    for block in a.model.transformer.resblocks:
+        block.mlp.gelu = torch.nn.GELU()
+    assert fingerprint(a.model, a.arch) != a.fingerprint
+
+
+def test_learned_towers_keep_batchnorm_statistics():
+    backbone = CLIPPromptBackbone('mini', image_size=96, frozen=False)
+    backbone.train()
+    before = backbone.visual.bn1.running_mean.clone()
+    backbone(torch.randn(4, 3, 96, 96))
+    assert torch.equal(backbone.visual.bn1.running_mean, before)

@@ -13,5 +13,4 @@ def small_backbones():
         'model.head.text.arch': 'mini',
         'model.head.text.weights': None,
         'model.data_preprocessor.num_classes': 3,
-        'image_size': 64,
     }

@@ -1,5 +1,5 @@
 """What the multi-label data sets of this package have in common."""
-from typing import List
+from typing import List, Sequence
 
 import numpy as np
 from mmpretrain.datasets import BaseDataset
@@ -15,7 +15,7 @@ class MultiLabelDataset(BaseDataset):
 
     def get_data_info(self, idx: int) -> dict:
         info = super().get_data_info(idx)
-        info['gt_score'] = self._score(info)
+        info['gt_score'] = score_of(info, self.metainfo['classes'])
         info.pop('gt_label', None)
         return info
 
@@ -26,25 +26,40 @@ class MultiLabelDataset(BaseDataset):
         """Indices of the classes present in one sample."""
         return np.flatnonzero(self.get_data_info(idx)['gt_score'] == 1).tolist()
 
-    def _score(self, info: dict) -> np.ndarray:
-        classes = self.metainfo['classes']
-        if 'gt_score' in info:
-            score = np.asarray(info['gt_score'], np.float32)
-            if score.shape != (len(classes), ):
-                raise ValueError(
-                    f'{info["img_path"]}: gt_score has shape {score.shape}, '
-                    f'expected one value for each of {len(classes)} classes.')
-            return score
-        score = np.zeros(len(classes), np.float32)
-        labels = np.asarray(info['gt_label'], np.int64)
-        if labels.size and not 0 <= labels.min() <= labels.max() < len(
-                classes):
+
+def score_of(info: dict, classes: Sequence[str]) -> np.ndarray:
+    """Labels of one entry, ``(C,)`` float32 in {1, 0, -1}.
+
+    Args:
+        info: With ``gt_score``, or ``gt_label``, indices of present classes.
+        classes: C names.
+
+    Raises:
+        ValueError: If there is not one value for each class, an index is not
+            among 0..C-1, or a value is not 1, 0 or -1; naming the image.
+    """
+    path = info.get('img_path', 'an image')
+    if 'gt_score' in info:
+        score = np.asarray(info['gt_score'], np.float32)
+        if score.shape != (len(classes), ):
             raise ValueError(
-                f'{info["img_path"]}: gt_label {labels.tolist()} has an index '
-                f'outside 0..{len(classes) - 1}; there are {len(classes)} '
-                'classes.')
-        score[labels] = 1
+                f'{path}: gt_score has shape {score.shape}, expected one '
+                f'value for each of {len(classes)} classes.')
+        wrong = np.flatnonzero(~np.isin(score, (-1, 0, 1)))
+        if wrong.size:
+            raise ValueError(
+                f'{path}: the label of "{classes[wrong[0]]}" is '
+                f'{score[wrong[0]]:g}; labels are 1 (present), 0 (absent) or '
+                '-1 (unknown).')
         return score
+    labels = np.asarray(info['gt_label'], np.int64)
+    if labels.size and not 0 <= labels.min() <= labels.max() < len(classes):
+        raise ValueError(
+            f'{path}: gt_label {labels.tolist()} has an index outside '
+            f'0..{len(classes) - 1}; there are {len(classes)} classes.')
+    score = np.zeros(len(classes), np.float32)
+    score[labels] = 1
+    return score
 
 
 def apply_pipeline(pipeline, info: dict) -> dict:
@@ -75,21 +90,13 @@ def label_matrix(dataset) -> np.ndarray:
             and ``metainfo['classes']`` (as MMPretrain's multi-label sets).
 
     Raises:
-        ValueError: If a value is not 1, 0 or -1, naming image and class.
+        ValueError: See :func:`score_of`; or if there is no image.
     """
     classes = dataset.metainfo['classes']
-    rows = np.zeros((len(dataset), len(classes)), np.float32)
-    for i in range(len(dataset)):
-        info = dataset.get_data_info(i)
-        if 'gt_score' in info:
-            rows[i] = info['gt_score']
-        else:
-            rows[i, np.asarray(info['gt_label'], np.int64)] = 1
-    wrong = ~np.isin(rows, (-1, 0, 1))
-    if wrong.any():
-        i, c = np.argwhere(wrong)[0]
-        raise ValueError(
-            f'{dataset.get_data_info(int(i)).get("img_path", i)}: the label '
-            f'of "{classes[c]}" is {rows[i, c]:g}; labels are 1 (present), '
-            '0 (absent) or -1 (unknown).')
-    return rows
+    if len(dataset) == 0:
+        raise ValueError('The data set has no image: check its annotation '
+                         'file.')
+    return np.stack([
+        score_of(dataset.get_data_info(i), classes)
+        for i in range(len(dataset))
+    ])

@@ -52,7 +52,11 @@ def class_names(classes: Union[str, Sequence[str]]) -> Tuple[str, ...]:
             return _KNOWN_SETS[classes]
         if classes.split(':')[0] == 'scenes':
             from .scenes import make_world
-            return make_world(int((classes.split(':') + ['0'])[1])).names
+            number = classes.partition(':')[2] or '0'
+            if not number.isdigit():
+                raise ValueError(f'{classes!r} names no scene set: write '
+                                 "'scenes:1' for number 1.")
+            return make_world(int(number)).names
         path = Path(classes)
         if not path.is_file():
             raise FileNotFoundError(

@@ -68,25 +68,30 @@ class CocoMultiLabel(MultiLabelDataset):
                 'and data_prefix to where the images are.')
         try:
             content = json.loads(path.read_text())
-            entries, boxes = content['images'], content['annotations']
+            files = [(e['id'], e['file_name']) for e in content['images']]
             names = {c['id']: c['name'] for c in content['categories']}
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            boxes = [(b['image_id'], names[b['category_id']])
+                     for b in content['annotations']]
+            labels = {image: set() for image, _ in files}
+            for image, _ in boxes:
+                labels[image]
+        except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
-                f'{path} is not a COCO instances file ({error!r}); download '
-                'it again.') from error
+                f'{path} is not a whole COCO instances file '
+                f'({type(error).__name__}: {error}); download it again.'
+            ) from error
         index = {name: i for i, name in enumerate(self.metainfo['classes'])}
         unknown = sorted(set(names.values()) - set(index))
         if unknown:
             raise ValueError(
                 f'{path} has the category "{unknown[0]}", which is not among '
                 f'the {len(index)} classes of this data set.')
-        labels = {entry['id']: set() for entry in entries}
-        for box in boxes:
-            labels[box['image_id']].add(index[names[box['category_id']]])
+        for image, name in boxes:
+            labels[image].add(index[name])
         return [
             dict(
-                img_path=str(folder / entry['file_name']),
-                img_id=entry['id'],
-                gt_label=sorted(labels[entry['id']])) for entry in entries
-            if self.images == 'all' or labels[entry['id']]
+                img_path=str(folder / file),
+                img_id=image,
+                gt_label=sorted(labels[image])) for image, file in files
+            if self.images == 'all' or labels[image]
         ]

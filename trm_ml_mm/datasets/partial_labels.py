@@ -10,6 +10,13 @@ from trm_ml_mm.registry import DATASETS
 from .base import apply_pipeline, label_matrix
 
 
+def check_proportion(proportion) -> None:
+    if not isinstance(proportion, (int, float)) or not 0 < proportion <= 1:
+        raise ValueError(
+            'The proportion of known labels must be a number in (0, 1] (or, '
+            f"in a config, 'single_positive'), got {proportion!r}.")
+
+
 def known_label_mask(shape: Tuple[int, int],
                      proportion: float,
                      seed: int = 0) -> np.ndarray:
@@ -31,10 +38,7 @@ def known_label_mask(shape: Tuple[int, int],
     Raises:
         ValueError: If the proportion is not in (0, 1].
     """
-    if not 0 < proportion <= 1:
-        raise ValueError(
-            f'The proportion of known labels must be in (0, 1], got '
-            f'{proportion}.')
+    check_proportion(proportion)
     return np.random.RandomState(seed).random_sample(shape) < proportion
 
 
@@ -90,12 +94,8 @@ class PartialLabelDataset:
                  known: Union[float, str] = 0.1,
                  seed: int = None,
                  lazy_init: bool = False):
-        if isinstance(known, str) and known != 'single_positive':
-            raise ValueError(f"known is a proportion in (0, 1] or "
-                             f"'single_positive', got {known!r}.")
-        if not isinstance(known, str) and not 0 < known <= 1:
-            raise ValueError(f'The proportion of known labels must be in '
-                             f'(0, 1], got {known}.')
+        if known != 'single_positive':
+            check_proportion(known)
         if isinstance(dataset, dict):
             dataset = DATASETS.build(dataset)
         self.dataset = dataset

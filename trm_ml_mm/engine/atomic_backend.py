@@ -1,4 +1,5 @@
 """Files that are whole or not there."""
+import atexit
 import os
 from pathlib import Path
 
@@ -11,13 +12,14 @@ class AtomicLocalBackend(LocalBackend):
 
     A kill while writing leaves the previous file whole. MMEngine's
     CheckpointHook removes an outdated checkpoint before it writes the new
-    one; here what is removed goes only after the next file was written.
+    one, and says which is the latest after that; here what is removed goes
+    only with the write after the next, or at the end of the process.
 
     A config asks for it with ``backend_args=dict(backend='atomic')`` in its
     CheckpointHook.
     """
 
-    _outdated = set()  # of this process; the hook and the writer differ
+    _outdated, _replaced = set(), set()  # of this process, of all instances
 
     def put(self, obj: bytes, filepath) -> None:
         path = Path(filepath)
@@ -29,8 +31,19 @@ class AtomicLocalBackend(LocalBackend):
             os.fsync(file.fileno())
         os.replace(part, path)
         self._outdated.discard(path)
-        while self._outdated:
-            self._outdated.pop().unlink(missing_ok=True)
+        self._replaced.discard(path)
+        self.clear()
+        self._replaced.update(self._outdated)
+        self._outdated.clear()
 
     def remove(self, filepath) -> None:
         self._outdated.add(Path(filepath))
+
+    @classmethod
+    def clear(cls) -> None:
+        """Delete what a later file has long replaced."""
+        while cls._replaced:
+            cls._replaced.pop().unlink(missing_ok=True)
+
+
+atexit.register(AtomicLocalBackend.clear)

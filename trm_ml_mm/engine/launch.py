@@ -30,7 +30,8 @@ def build_runner(config: str,
         checkpoint: Load these weights and do not resume.
 
     Raises:
-        ValueError: If ``amp`` is asked for without a GPU.
+        ValueError: If ``amp`` is asked for without a GPU, or the run is
+            longer than its learning rate schedule.
         FileNotFoundError: If a file is missing.
     """
     for path in (config, checkpoint, None if resume == 'auto' else resume):
@@ -54,8 +55,12 @@ def build_runner(config: str,
         for part in ('train', 'val', 'test'):
             if cfg.get(f'{part}_dataloader'):
                 cfg[f'{part}_dataloader'].pin_memory = False
-    cfg.resume = resume is not None
-    cfg.load_from = checkpoint or (None if resume == 'auto' else resume)
+    if resume is not None:
+        cfg.resume = True
+        cfg.load_from = None if resume == 'auto' else resume
+    elif checkpoint is not None:
+        cfg.resume, cfg.load_from = False, checkpoint
+    _check_schedule(cfg)
     if launcher == 'pytorch' and not torch.cuda.is_available():
         # MMEngine's own launcher asks for a GPU even with gloo.
         torch.distributed.init_process_group('gloo')
@@ -65,6 +70,20 @@ def build_runner(config: str,
             broadcast_buffers=False,
             find_unused_parameters=cfg.get('find_unused_parameters', False))
     return Runner.from_cfg(cfg)
+
+
+def _check_schedule(cfg: Config) -> None:
+    """A run longer than its schedule would go on at a rate of zero."""
+    schedulers = cfg.get('param_scheduler') or []
+    if isinstance(schedulers, dict):
+        schedulers = [schedulers]
+    ends = [s['end'] for s in schedulers if s.get('by_epoch') and 'end' in s]
+    epochs = (cfg.get('train_cfg') or {}).get('max_epochs')
+    if ends and epochs and epochs > max(ends):
+        raise ValueError(
+            f'train_cfg.max_epochs={epochs} goes beyond the learning rate '
+            f'schedule, which ends at epoch {max(ends)}: lengthen both '
+            '(param_scheduler.1.T_max and param_scheduler.1.end).')
 
 
 def close() -> None:

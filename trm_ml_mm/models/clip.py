@@ -144,6 +144,8 @@ def read_state_dict(path: str, arch: str):
     else:
         try:
             state = dict(open_clip.factory.load_state_dict(path))
+            if not all(isinstance(v, Tensor) for v in state.values()):
+                raise ValueError('it holds more than tensors')
         except Exception as error:
             raise ValueError(
                 f'{path} is not a weights file that PyTorch can read safely '
@@ -166,7 +168,8 @@ def _load_checked(model: nn.Module, state: Dict[str, Tensor], path: str,
                   arch: str) -> None:
     expected = model.state_dict()
     for key in sorted(set(expected) | set(state)):
-        have = tuple(state[key].shape) if key in state else 'missing'
+        have = tuple(getattr(state[key], 'shape', ('no', 'tensor'))
+                     ) if key in state else 'missing'
         want = tuple(expected[key].shape) if key in expected else 'unexpected'
         if have != want:
             raise ValueError(
@@ -184,7 +187,7 @@ def _load_mini(weights: Optional[str]) -> LoadedCLIP:
             'those that ship with trm_ml_mm.')
     model = open_clip.model.CLIP(**MINI_CLIP_CONFIG)
     remove_layer4_stride(model.visual)
-    packed = torch.load(path, map_location='cpu', weights_only=True)
+    packed, _ = read_state_dict(str(path), 'RN50')
     if 'token_embedding.rows' not in packed:
         raise ValueError(f'{path} does not hold mini CLIP weights; use those '
                          'that tools/pretrain_mini_clip.py writes.')
@@ -203,13 +206,14 @@ def _finish(model: nn.Module, arch: str) -> LoadedCLIP:
 
 @torch.no_grad()
 def fingerprint(model: nn.Module, arch: str) -> str:
-    """SHA-256 over the architecture's name and a part of every tensor.
+    """SHA-256 over architecture, activation and a part of every tensor.
 
-    Of each tensor up to 4,096 evenly spaced values count: another training,
+    Of each tensor some thousand evenly spaced values count: another training,
     size or precision changes it, and a 500 MB tower takes a fraction of a
     second.
     """
-    digest = hashlib.sha256(arch.encode())
+    act = type(model.transformer.resblocks[0].mlp.gelu).__name__
+    digest = hashlib.sha256(f'{arch} {act}'.encode())
     for key, value in sorted(model.state_dict().items()):
         flat = value.reshape(-1)
         step = max(1, flat.numel() // 4096)

@@ -7,6 +7,10 @@ from mmengine.model import is_model_wrapper
 
 from trm_ml_mm.registry import HOOKS
 
+# Of each logged figure; more than any smoothing window looks back, and a long
+# run's checkpoints stay as small as its first.
+KEPT_VALUES = 1000
+
 
 @HOOKS.register_module()
 class PlainCheckpointHook(Hook):
@@ -19,10 +23,11 @@ class PlainCheckpointHook(Hook):
     together again on loading.
 
     A run does not start with a data set of other classes than the model's,
-    and does not resume on another mask of known labels.
+    does not blend labels (Mixup, CutMix), and does not resume on another mask
+    of known labels.
 
     Raises:
-        ValueError: In those two cases.
+        ValueError: In those three cases.
     """
 
     priority = 'VERY_HIGH'
@@ -31,6 +36,11 @@ class PlainCheckpointHook(Hook):
         model = runner.model
         if is_model_wrapper(model):
             model = model.module
+        if getattr(model.data_preprocessor, 'batch_augments', None):
+            raise ValueError(
+                'Batch augmentations such as Mixup and CutMix blend labels, '
+                'and a blend with an unknown label means nothing: take '
+                'train_cfg.augments out of the model.')
         names = model_class_names(model)
         for loop in (runner._train_loop, runner._val_loop, runner._test_loop):
             if names is None or loop is None or isinstance(loop, dict):
@@ -51,7 +61,7 @@ class PlainCheckpointHook(Hook):
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         hub = checkpoint['message_hub']
         hub['log_scalars'] = {
-            key: [torch.as_tensor(part) for part in buffer.data]
+            key: [torch.as_tensor(part[-KEPT_VALUES:]) for part in buffer.data]
             for key, buffer in hub['log_scalars'].items()
         }
         hub['runtime_info'] = {
@@ -74,8 +84,10 @@ class PlainCheckpointHook(Hook):
         if runner._resume:
             saved = checkpoint['meta'].get('dataset_meta') or {}
             own = getattr(runner.train_dataloader.dataset, 'metainfo', {})
-            saved, own = saved.get('known_labels'), own.get('known_labels')
-            if saved and own and saved['hash'] != own['hash']:
+            everything = dict(known='all', seed=None, hash='none')
+            saved = saved.get('known_labels') or everything
+            own = own.get('known_labels') or everything
+            if saved['hash'] != own['hash']:
                 raise ValueError(
                     'The checkpoint was trained on another mask of known '
                     f'labels (known={saved["known"]}, seed={saved["seed"]}, '

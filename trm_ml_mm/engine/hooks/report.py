@@ -55,7 +55,9 @@ class ReportHook(Hook):
         if is_model_wrapper(model):
             model = model.module
         compare = (self.zero_shot and not model.with_neck
-                   and isinstance(model.backbone, CLIPPromptBackbone))
+                   and isinstance(model.backbone, CLIPPromptBackbone)
+                   and model.backbone.text is not None
+                   and model.backbone.frozen)
         loader = runner.build_dataloader(
             runner.cfg.test_dataloader, seed=runner.seed)
         evaluator = runner.build_evaluator(runner.cfg.test_evaluator)
@@ -72,7 +74,8 @@ class ReportHook(Hook):
                 samples = model.head.predict(feats, samples)
                 for name, scores in zero_shot_scores(feats).items():
                     rivals[name].process(None, [
-                        dict(pred_score=score, gt_score=sample.gt_score)
+                        dict(sample.to_dict(), pred_score=score,
+                             pred_logit=score)
                         for score, sample in zip(scores, samples)
                     ])
             else:

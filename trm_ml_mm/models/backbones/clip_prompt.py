@@ -191,6 +191,16 @@ class CLIPPromptBackbone(BaseModule):
             return dense, None
         return dense, visual._pool(last(x))[0] @ visual.proj
 
+    def train(self, mode: bool = True):
+        """Learned towers keep the statistics of their BatchNorm: ranks would
+        drift apart in them."""
+        super().train(mode)
+        if not self.frozen:
+            for module in self.visual.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
+        return self
+
     def _apply(self, fn, *args, **kwargs):
         super()._apply(fn, *args, **kwargs)
         if self.text is None and self.frozen:

@@ -1,6 +1,6 @@
 """What all matching heads have in common: where features, text and labels
 come from, and how scores go out."""
-from typing import List, NamedTuple, Optional, Tuple
+from typing import List, Optional, Tuple
 
 import torch
 from mmpretrain.models.heads import MultiLabelClsHead
@@ -8,16 +8,8 @@ from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
 from ..backbones import CLIPFeatures
+from ..region import as_places
 from ..text import PromptedTextEncoder
-
-
-class JointFeatures(NamedTuple):
-    """Image and text in one space, whichever backbone they came from."""
-
-    text: Tensor  # (P, C, D)
-    anchor: Tensor  # (C, D)
-    pooled: Optional[Tensor]  # (B, D)
-    dense: Tensor  # (B, D, H, W) or (B, L, D)
 
 
 class MatchingHead(MultiLabelClsHead):
@@ -71,10 +63,10 @@ class MatchingHead(MultiLabelClsHead):
         if len(names) != self.num_classes:
             raise ValueError(
                 f'The head has num_classes={self.num_classes} and there are '
-                f'{len(names)} class names ({names[0]}, {names[1]}, ...): '
+                f'{len(names)} class names ({", ".join(names[:2])}, ...): '
                 'make them agree.')
 
-    def joint_features(self, feats: Tuple[Tensor]) -> JointFeatures:
+    def joint_features(self, feats: Tuple[Tensor]) -> CLIPFeatures:
         """Image and text features in the joint space."""
         if isinstance(feats, CLIPFeatures):
             if feats.text.shape[1] != self.num_classes:
@@ -82,22 +74,26 @@ class MatchingHead(MultiLabelClsHead):
                     f'The head has num_classes={self.num_classes} and the '
                     f'backbone {feats.text.shape[1]} class names: make them '
                     'agree.')
-            return JointFeatures(*feats)
+            if feats.text.shape[-1] != self.dim:
+                raise ValueError(
+                    f'The head has dim={self.dim} and its backbone\'s joint '
+                    f'space {feats.text.shape[-1]} dimensions: set dim to '
+                    'that.')
+            return feats
         if self.text is None or self.projection is None:
             raise ValueError(
                 f'{type(self).__name__} got features without text: use '
                 'CLIPPromptBackbone with classes, or give the head text and '
                 'in_channels.')
         dense = feats[-1] if isinstance(feats, (tuple, list)) else feats
-        if dense.dim() == 4:
-            dense = dense.flatten(2).transpose(1, 2)
+        dense = as_places(dense)
         if dense.dim() != 3:
             raise ValueError(
                 f'{type(self).__name__} needs a map (B, C, H, W) or (B, L, C) '
                 f'and the backbone gave {tuple(dense.shape)}: take its '
                 'feature map instead of its pooled feature.')
-        return JointFeatures(self.text(), self.text.anchor(), None,
-                             self.projection(dense))
+        return CLIPFeatures(self.text(), self.text.anchor(), None,
+                            self.projection(dense))
 
     def targets(self, data_samples: List[DataSample]) -> Tensor:
         """Labels of a batch, ``(B, C)`` in {1, 0, -1}."""

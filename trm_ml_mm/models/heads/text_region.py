@@ -34,7 +34,7 @@ class TextRegionMatchingHead(MatchingHead):
     Source: "Text-Region Matching for Multi-Label Image Recognition with
     Missing Labels", ACM MM 2024 (arXiv 2407.18520); docs/method.md says what
     is the paper's and what is our reconstruction. Every term but the first
-    is switched off by ``None``::
+    is switched off by ``None``, or its weight by 0::
 
         loss = L_cls(known) + pseudo_weight * L_cls(pseudo-labels)
                + assume_negative * L_cls(the rest, read as absent)

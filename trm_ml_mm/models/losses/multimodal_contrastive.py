@@ -65,8 +65,9 @@ class MultimodalContrastiveLoss(BaseModule):
         Args:
             features: ``(B, C, D)`` query-level features.
             positives: ``(B, C)`` bool, known or pseudo-labelled.
-            visual, text: ``(C, D)`` prototypes. Categories whose visual
-                prototype is still zero are left out of the visual part.
+            visual, text: ``(C, D)`` prototypes. A category whose visual
+                prototype is still zero has no visual part of its own; for
+                the others it is one that resembles nothing.
         """
         loss = features.new_zeros(features.shape[:2], dtype=torch.float32)
         for modality in self.modalities:

@@ -13,8 +13,8 @@ def mean_over(total: Tensor, count: Tensor) -> Tensor:
 
     Args:
         total: Scalar, this rank's sum of losses.
-        count: Scalar, this rank's number of terms; below one in the mean,
-            the sum is not divided.
+        count: Scalar, this rank's number of terms. No term on any rank: the
+            sum, which is then zero, stays zero.
     """
     count = count.detach().to(total.dtype).clone()
     if get_world_size() > 1:

@@ -67,12 +67,21 @@ class PromptedTextEncoder(BaseModule):
                  frozen: bool = True):
         super().__init__()
         if clip is None:
+            if arch is None:
+                raise ValueError('A text encoder of its own needs arch and '
+                                 'weights, such as arch=\'RN101\'.')
             clip = load_clip(arch, weights, quick_gelu=quick_gelu)
             clip.model.visual = nn.Identity()  # only the text tower is used
         self.class_names: Tuple[str, ...] = class_names(classes)
         self.arch, self.fingerprint = clip.arch, clip.fingerprint
         self.embed_dim = clip.model.text_projection.shape[1]
-        words = [prompt_name(n, prompt_names) for n in self.class_names]
+        self.words = words = [
+            prompt_name(n, prompt_names) for n in self.class_names
+        ]
+        for name in prompt_names or {}:
+            if name not in self.class_names:
+                raise ValueError(f'prompt_names has "{name}", which is not '
+                                 'among the class names.')
         self.prompt = PromptLearner(clip.model, words, **(prompt or {}))
         self.anchor_prompt = PromptLearner(
             clip.model, words, 'a photo of a', learnable=False)
@@ -89,7 +98,8 @@ class PromptedTextEncoder(BaseModule):
         self.register_buffer('identity', self._identity())
 
     def _identity(self) -> Tensor:
-        names = hashlib.sha256('\n'.join(self.class_names).encode()).digest()
+        names = hashlib.sha256('\n'.join(
+            [*self.class_names, *self.words]).encode()).digest()
         return torch.tensor(
             list(bytes.fromhex(self.fingerprint)) + list(names),
             dtype=torch.uint8)
@@ -105,10 +115,12 @@ class PromptedTextEncoder(BaseModule):
                     'to those it was trained with.')
             if not torch.equal(saved[32:].cpu(), own[32:]):
                 raise ValueError(
-                    'The checkpoint was learned for other class names than '
+                    'The checkpoint was learned for other class names, or '
+                    'other words for them, than '
                     f'these {len(self.class_names)} '
                     f'({", ".join(self.class_names[:3])}, ...): set classes '
                     'to those it was trained with, in their order.')
+        self._cache = None
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     @property
@@ -119,7 +131,7 @@ class PromptedTextEncoder(BaseModule):
         """Normalised features of "a photo of a {class}.", (C, D): what CLIP
         knew before any training. Computed once by a frozen tower."""
         if self._anchor is None or not self.frozen:
-            with torch.no_grad():
+            with torch.no_grad(), self._full_precision():
                 features = encode_prompts(self.clip, *self.anchor_prompt())
             features = nn.functional.normalize(features.float(), dim=-1)
             if not self.frozen:
@@ -137,9 +149,15 @@ class PromptedTextEncoder(BaseModule):
             features, values = self._cache
             if all(torch.equal(a, b) for a, b in zip(values, learned)):
                 return features
-        features = self._encode()
+        with self._full_precision():
+            features = self._encode()
         self._cache = features, [p.clone() for p in learned]
         return features
+
+    def _full_precision(self):
+        """What is kept must not depend on the precision it was asked in."""
+        device = self.clip.positional_embedding.device.type
+        return torch.autocast(device, enabled=False)
 
     def _encode(self) -> Tensor:
         features = encode_prompts(self.clip, *self.prompt()).float()
