@@ -1,11 +1,15 @@
 """Run by test_distributed.py on every rank."""
+import os
 import sys
+from glob import glob
+from pathlib import Path
 
 import torch
 from mmengine.dist import all_gather, get_rank, get_world_size
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 
+from trm_ml_mm.engine.launch import close
 from trm_ml_mm.registry import HOOKS, MODELS
 
 
@@ -122,7 +126,22 @@ def metrics_agree():
     print(f'rank {get_rank()}: {len(alone)} metrics agree')
 
 
+def threads_end():
+    """What tools/test.py does, then a look at the threads that are left."""
+    from trm_ml_mm.engine.launch import build_runner
+    config, work_dir = sys.argv[2:]
+    build_runner(config, work_dir=work_dir, launcher='pytorch').test()
+    assert any('gloo' in name for name in thread_names())
+    close()
+    left = [name for name in thread_names() if 'gloo' in name]
+    assert not left, left
+    print(f'rank {os.environ["RANK"]}: no thread left')
+
+
+def thread_names():
+    return [Path(path).read_text() for path in glob('/proc/self/task/*/comm')]
+
+
 if __name__ == '__main__':
     globals()[sys.argv[1]]()
-    # Threads of a live group may outlast the interpreter and abort it.
-    torch.distributed.destroy_process_group()
+    close()

@@ -1,4 +1,5 @@
 import os
+import socket
 import subprocess
 import sys
 import textwrap
@@ -18,20 +19,39 @@ def run(command, **env):
     return result.stdout + result.stderr
 
 
-def ranks(function, count, port):
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        return str(probe.getsockname()[1])
+
+
+def ranks(function, count, *arguments):
     return run([sys.executable, '-m', 'torch.distributed.run',
-                f'--nproc_per_node={count}', f'--master_port={port}',
-                'tests/ranks.py', function])
+                f'--nproc_per_node={count}', f'--master_port={free_port()}',
+                'tests/ranks.py', function, *arguments])
 
 
 def test_a_step_on_two_ranks_equals_one_on_the_joined_batch():
-    out = ranks('one_step_equals_joined_batch', 2, 29611)
+    out = ranks('one_step_equals_joined_batch', 2)
     assert out.count('values agree') == 2
 
 
 @pytest.mark.parametrize('count', [2, 3])
 def test_metrics_do_not_depend_on_the_number_of_ranks(count):
-    assert ranks('metrics_agree', count, 29612).count('agree') == count
+    assert ranks('metrics_agree', count).count('agree') == count
+
+
+@pytest.mark.skipif(not Path('/proc/self/task').is_dir(),
+                    reason='threads are looked up in /proc')
+def test_no_thread_of_the_group_outlives_the_run(tmp_path):
+    """One that does may abort the interpreter while it ends."""
+    config = tmp_path / 'test_only.py'
+    config.write_text(textwrap.dedent(f'''
+        _base_ = [{str(ROOT / 'configs/trm_ml_scenes.py')!r}]
+        test_dataloader = dict(dataset=dict(num_images=4))
+    '''))
+    out = ranks('threads_end', 2, str(config), str(tmp_path / 'work'))
+    assert out.count('no thread left') == 2
 
 
 def test_dist_train_keeps_ranks_identical(tmp_path):
@@ -60,12 +80,12 @@ def test_dist_train_keeps_ranks_identical(tmp_path):
     path = os.pathsep.join([str(ROOT / 'tests'),
                             os.environ.get('PYTHONPATH', '')])
     out = run(['bash', 'tools/dist_train.sh', str(config), '2',
-               '--work-dir', work_dir], PORT='29613', PYTHONPATH=path)
+               '--work-dir', work_dir], PORT=free_port(), PYTHONPATH=path)
     assert out.count('agreed after 8 steps') == 2
     assert out.count('zero-shot CLIP, dense') == 1
     tested = run(['bash', 'tools/dist_test.sh', str(config),
                   f'{work_dir}/epoch_2.pth', '2', '--work-dir', work_dir],
-                 PORT='29614', PYTHONPATH=path)
+                 PORT=free_port(), PYTHONPATH=path)
     line = [x for x in out.splitlines() if 'Epoch(val) [2]' in x][-1]
     figure = line.split('multi-label/mAP: ')[1].split()[0]
     assert f'multi-label/mAP: {figure}' in tested

@@ -1,4 +1,5 @@
 """From a config and a few flags to a Runner."""
+import gc
 import os
 from typing import Optional
 
@@ -87,7 +88,13 @@ def _check_schedule(cfg: Config) -> None:
 
 
 def close() -> None:
-    """Leave the process group, if there is one: its threads may otherwise
-    outlast the interpreter and turn a finished run into an abort."""
+    """Leave the process group, if there is one, and end its threads.
+
+    Call it when the runner is no longer needed. A wrapped model stands in
+    reference cycles and keeps the group's threads alive after the group is
+    destroyed; a thread that lets go of a tensor while the interpreter ends
+    turns a finished run into an abort.
+    """
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
+        gc.collect()
