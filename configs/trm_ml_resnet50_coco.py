@@ -2,9 +2,9 @@
 # joint space, and the head brings the prompted text tower.
 _base_ = ['trm_ml_coco.py']
 
+data_preprocessor = dict(  # of its own pretraining, not CLIP's
+    mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])
 model = dict(
-    data_preprocessor=dict(  # of its own pretraining, not CLIP's
-        mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375]),
     backbone=dict(
         _delete_=True,
         type='ResNet',
@@ -22,7 +22,7 @@ model = dict(
         in_channels=2048,
         dim=None,
         text=dict(
-            classes={{_base_.classes}},
+            classes='coco',
             arch='RN101',
             weights='openai',
             prompt=dict(context='a photo of a'),

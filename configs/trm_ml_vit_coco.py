@@ -1,9 +1,9 @@
 # The head on MMPretrain's VisionTransformer (ViT-B/16).
 _base_ = ['trm_ml_resnet50_coco.py']
 
+data_preprocessor = dict(
+    mean=[127.5, 127.5, 127.5], std=[127.5, 127.5, 127.5])
 model = dict(
-    data_preprocessor=dict(
-        mean=[127.5, 127.5, 127.5], std=[127.5, 127.5, 127.5]),
     backbone=dict(
         _delete_=True,
         type='VisionTransformer',

@@ -1,8 +1,10 @@
+import json
 import os
 import uuid
 from pathlib import Path
 
 import numpy as np
+import open_clip
 import pytest
 import torch
 from tests_support import ROOT
@@ -24,6 +26,19 @@ def sample_data():
         pytest.skip('no sample images here: set TRM_ML_SAMPLE_DATA to a '
                     'folder with coco_sample/ and voc_sample/')
     return path
+
+
+@pytest.fixture(scope='session')
+def tiny_clip(tmp_path_factory):
+    """Name of a tiny CLIP in open_clip's registry that reads every word."""
+    path = tmp_path_factory.mktemp('arch') / 'TinyCLIP.json'
+    path.write_text(json.dumps(dict(
+        embed_dim=32,
+        vision_cfg=dict(image_size=64, layers=[1, 1, 1, 1], width=8),
+        text_cfg=dict(context_length=77, vocab_size=49408, width=32, heads=2,
+                      layers=1))))
+    open_clip.add_model_config(path)
+    return path.stem
 
 
 SMALL = {

@@ -63,6 +63,7 @@ def test_dist_train_keeps_ranks_identical(tmp_path):
         custom_hooks = [
             dict(type='trm_ml_mm.PlainCheckpointHook'),
             dict(type='trm_ml_mm.EpochSeedHook'),
+            dict(type='trm_ml_mm.PartialLabelHook'),
             dict(type='trm_ml_mm.RanksAgreeHook'),
             dict(type='EMAHook'),
             dict(type='trm_ml_mm.ReportHook'),

@@ -7,8 +7,12 @@ from mmpretrain.structures import DataSample
 from tests_support import ROOT, small_backbones
 
 from trm_ml_mm.datasets import PartialLabelDataset
+from trm_ml_mm.engine.launch import fill_classes, load_config
 
-SCENES = Config.fromfile(ROOT / 'configs/trm_ml_scenes.py').model
+CONFIG = load_config(str(ROOT / 'configs/trm_ml_scenes.py'))
+fill_classes(CONFIG)
+CONFIG.model.head.prototypes.warmup_images = 6000
+SCENES = CONFIG.model
 
 
 def batch(count, size, classes):
@@ -116,6 +120,7 @@ TERMS = ['loss_cls', 'loss_region', 'loss_distillation', 'loss_pseudo',
 @pytest.mark.parametrize('term', TERMS)
 def test_hidden_labels_never_touch_a_loss(term):
     truth = np.random.randint(0, 2, (32, 30)).astype(np.float32)
+    truth[:, :5] = 1  # classes without a known negative
     hidden = PartialLabelDataset(Tiny(truth), known=.3).labels == -1
     flipped = np.where(hidden, 1 - truth, truth)
     gradients = []
@@ -141,6 +146,26 @@ def test_hidden_labels_never_touch_a_loss(term):
     assert any(g.abs().sum() > 0 for g in gradients[0])
     for a, b in zip(*gradients):
         assert torch.equal(a, b)
+
+
+def test_absence_is_assumed_until_a_negative_of_the_class_is_known():
+    head, backbone = scene_head(assume_negative=1., prototypes=None,
+                                contrast=None, pseudo_weight=0)
+    output = head.match(backbone(torch.randn(4, 3, 96, 96)))
+    targets = torch.full((4, 30), -1.)
+    targets[0] = 1
+    for known_negatives in (set(), {3}, {3}):
+        if known_negatives and not head.negative_known[3]:
+            targets[1, 3] = 0  # seen once
+        expected = torch.full((4, 30), -1.)
+        for i in range(4):
+            for c in range(30):
+                if targets[i, c] == -1 and c not in known_negatives:
+                    expected[i, c] = 0
+        got = head.losses(output, targets)['loss_assumed']
+        assert got.item() == pytest.approx(
+            head.loss_module(output.query_logits, expected).item(), abs=1e-6)
+        targets[1, 3] = -1
 
 
 @pytest.mark.parametrize('options,message', [

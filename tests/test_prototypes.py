@@ -33,7 +33,7 @@ def test_thresholds_cut_the_surest_share():
 
 
 def test_visual_prototypes_are_running_means_of_known_positives():
-    memory = MultimodalPrototypes(3, 8, momentum=.9)
+    memory = MultimodalPrototypes(3, 8, momentum=.9, warmup_images=0)
     expected = torch.zeros(3, 8)
     for _ in range(4):
         query = torch.randn(6, 3, 8)
@@ -53,7 +53,7 @@ def test_visual_prototypes_are_running_means_of_known_positives():
 
 
 def test_prior_is_the_share_of_known_positives():
-    memory = MultimodalPrototypes(3, 4)
+    memory = MultimodalPrototypes(3, 4, warmup_images=0)
     targets = torch.tensor([[1., 1, 0], [0, 1, -1], [0, -1, -1], [0, -1, -1]])
     memory._remember(torch.randn(4, 3, 4), targets)
     # Class 1 has no known negative: positives over images.
@@ -106,3 +106,9 @@ def test_clear_evidence_gives_right_labels():
 def test_bad_options_are_refused(options):
     with pytest.raises(ValueError):
         MultimodalPrototypes(3, 4, **options)
+
+
+def test_an_open_warmup_is_refused():
+    with pytest.raises(ValueError, match='warmup_images .* is open'):
+        MultimodalPrototypes(3, 4)(*torch.randn(2, 2, 3, 4), torch.randn(3, 4),
+                                   torch.ones(2, 3))

@@ -9,8 +9,8 @@ def small_backbones():
     return {
         'model.backbone.init_cfg': None,
         'model.head.num_classes': 3,
+        'model.head.prototypes.warmup_images': 8,
         'model.head.text.classes': ['red circle', 'blue star', 'green heart'],
         'model.head.text.arch': 'mini',
         'model.head.text.weights': None,
-        'model.data_preprocessor.num_classes': 3,
     }

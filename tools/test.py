@@ -11,6 +11,8 @@ def parse_args():
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument('--work-dir', help='where logs go')
     parser.add_argument(
+        '--per-class', action='store_true', help='print every class too')
+    parser.add_argument(
         '--cfg-options',
         nargs='+',
         action=DictAction,
@@ -28,13 +30,19 @@ def parse_args():
 
 def main():
     args = parse_args()
+    from trm_ml_mm.engine import ReportHook
     from trm_ml_mm.engine.launch import build_runner, close
-    build_runner(
+    runner = build_runner(
         args.config,
         work_dir=args.work_dir,
         options=args.cfg_options,
         launcher=args.launcher,
-        checkpoint=args.checkpoint).test()
+        checkpoint=args.checkpoint)
+    for hook in runner.hooks:
+        if isinstance(hook, ReportHook):
+            hook.per_class = args.per_class
+    runner.test()
+    del runner, hook
     close()
 
 

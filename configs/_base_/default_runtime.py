@@ -18,6 +18,8 @@ default_hooks = dict(
 custom_hooks = [
     dict(type='trm_ml_mm.PlainCheckpointHook'),
     dict(type='trm_ml_mm.EpochSeedHook'),
+    dict(type='trm_ml_mm.PartialLabelHook'),
+    dict(type='trm_ml_mm.SkippedImagesHook'),
     dict(type='trm_ml_mm.ReportHook', zero_shot=True),
 ]
 

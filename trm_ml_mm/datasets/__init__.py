@@ -1,17 +1,38 @@
-from .base import MultiLabelDataset, label_matrix
-from .categories import COCO_CLASSES, VOC_CLASSES, class_names, prompt_name
-from .coco import CocoMultiLabel
-from .partial_labels import (
-                             PartialLabelDataset,
-                             known_label_mask,
-                             mask_hash,
-                             single_positive_mask,
+from .base import MultiLabelDataset, UnreadableImage, label_matrix
+from .categories import (
+    COCO_CLASSES,
+    CUB_ATTRIBUTES,
+    NUS_CLASSES,
+    VOC_CLASSES,
+    class_names,
+    prompt_name,
 )
+from .coco import CocoMultiLabel
+from .csv_labels import CSVMultiLabel
+from .cub import CUBAttributes
+from .json_labels import JSONMultiLabel
+from .masks import (
+    Mask,
+    draw_mask,
+    known_label_mask,
+    listed_positives_mask,
+    load_mask,
+    mask_hash,
+    save_mask,
+    single_positive_mask,
+)
+from .nus_wide import NUSWide
+from .partial_labels import PartialLabelDataset
 from .scenes import RenderScene, Scenes
+from .vg import VG200
+from .voc import VOCMultiLabel, scores_from_pascal
 
 __all__ = [
-    'COCO_CLASSES', 'CocoMultiLabel', 'MultiLabelDataset',
-    'PartialLabelDataset', 'RenderScene', 'Scenes', 'VOC_CLASSES',
-    'class_names', 'known_label_mask', 'label_matrix', 'mask_hash',
-    'prompt_name', 'single_positive_mask'
+    'COCO_CLASSES', 'CSVMultiLabel', 'CUBAttributes', 'CUB_ATTRIBUTES',
+    'CocoMultiLabel', 'JSONMultiLabel', 'Mask', 'MultiLabelDataset',
+    'NUSWide', 'NUS_CLASSES', 'PartialLabelDataset', 'RenderScene', 'Scenes',
+    'UnreadableImage', 'VG200', 'VOCMultiLabel', 'VOC_CLASSES', 'class_names',
+    'draw_mask', 'known_label_mask', 'label_matrix', 'listed_positives_mask',
+    'load_mask', 'mask_hash', 'prompt_name', 'save_mask',
+    'scores_from_pascal', 'single_positive_mask'
 ]

@@ -1,8 +1,12 @@
 """What the multi-label data sets of this package have in common."""
-from typing import List, Sequence
+from pathlib import Path
+from typing import Callable, List, Sequence
 
+import cv2
 import numpy as np
 from mmpretrain.datasets import BaseDataset
+
+from .files import existing
 
 
 class MultiLabelDataset(BaseDataset):
@@ -11,20 +15,62 @@ class MultiLabelDataset(BaseDataset):
     ``gt_score`` is ``(C,)`` float32: 1 present, 0 absent, -1 unknown. A data
     list may give it, or ``gt_label``, the indices of the present classes
     (then every other class is absent; a repeated index counts once).
+
+    Args:
+        unreadable: What to do with an image that is missing or cannot be
+            decoded. 'stop': say which one it is. 'skip', for training only:
+            the next image that can be read takes its place in the batch, and
+            :class:`~trm_ml_mm.engine.SkippedImagesHook` counts and lists it.
+        **kwargs: Of :class:`mmengine.dataset.BaseDataset`.
+
+    Raises:
+        ValueError: If ``unreadable`` is neither, or 'skip' for test data,
+            whose figures would silently miss images.
     """
+
+    def __init__(self,
+                 ann_file: str = '',
+                 unreadable: str = 'stop',
+                 test_mode: bool = False,
+                 **kwargs):
+        if unreadable not in ('stop', 'skip'):
+            raise ValueError("unreadable is 'stop' or 'skip', got "
+                             f'{unreadable!r}.')
+        if unreadable == 'skip' and test_mode:
+            raise ValueError(
+                "unreadable='skip' is for training: figures of a test set "
+                'would miss images; take unreadable ones out of its list.')
+        self.unreadable = unreadable
+        super().__init__(ann_file=ann_file, test_mode=test_mode, **kwargs)
+
+    @property
+    def class_names(self) -> Sequence[str]:
+        """``metainfo['classes']``, without a copy at every look."""
+        return self._metainfo['classes']
 
     def get_data_info(self, idx: int) -> dict:
         info = super().get_data_info(idx)
-        info['gt_score'] = score_of(info, self.metainfo['classes'])
+        info['gt_score'] = score_of(info, self.class_names)
         info.pop('gt_label', None)
         return info
 
-    def prepare_data(self, idx: int) -> dict:
-        return apply_pipeline(self.pipeline, self.get_data_info(idx))
+    def __getitem__(self, idx: int) -> dict:
+        self.full_init()
+        return read_sample(self.pipeline, self.get_data_info, idx, len(self),
+                           self.unreadable)
 
     def get_cat_ids(self, idx: int) -> List[int]:
         """Indices of the classes present in one sample."""
         return np.flatnonzero(self.get_data_info(idx)['gt_score'] == 1).tolist()
+
+    def _image_folder(self) -> Path:
+        return existing(self.img_prefix, 'Image folder',
+                        'set data_root and data_prefix to where the images '
+                        'are')
+
+    def _root_file(self, name: str) -> Path:
+        """A file given relative to ``data_root``, or by its whole path."""
+        return Path(self.data_root) / name
 
 
 def score_of(info: dict, classes: Sequence[str]) -> np.ndarray:
@@ -62,11 +108,22 @@ def score_of(info: dict, classes: Sequence[str]) -> np.ndarray:
     return score
 
 
-def apply_pipeline(pipeline, info: dict) -> dict:
+class UnreadableImage(ValueError):
+    """An image file that cannot be decoded."""
+
+
+def is_readable(path: str) -> bool:
+    """Whether OpenCV, which loads images in training, decodes the file."""
+    content = np.fromfile(path, np.uint8)
+    return content.size > 0 and cv2.imdecode(content, 0) is not None
+
+
+def apply_pipeline(pipeline: Callable, info: dict) -> dict:
     """Run a pipeline on one entry; what goes wrong names the image.
 
     Raises:
         FileNotFoundError: If the image is missing.
+        UnreadableImage: If it cannot be decoded.
         ValueError: If the pipeline gives nothing for it.
     """
     path = info.get('img_path')
@@ -76,10 +133,52 @@ def apply_pipeline(pipeline, info: dict) -> dict:
         raise FileNotFoundError(
             f'Image {path} does not exist; set data_root and data_prefix to '
             'where the images are, or take it out of the list.') from error
+    except Exception as error:
+        # A transform's own error stays what it is.
+        if path is None or not Path(path).is_file() or is_readable(path):
+            raise
+        raise UnreadableImage(
+            f'Image {path} cannot be decoded; repair it, take it out of the '
+            "list, or train with unreadable='skip' on its data set.") from error
     if sample is None:
         raise ValueError(f'{path}: the pipeline returned nothing for this '
                          'image; repair or remove it.')
     return sample
+
+
+def read_sample(pipeline: Callable, entry: Callable[[int], dict], index: int,
+                count: int, unreadable: str) -> dict:
+    """Sample ``index`` of ``count``, or the next one that can be read.
+
+    Args:
+        pipeline: Of the data set.
+        entry: Gives the data entry of an index.
+        index, count: Which sample, of how many.
+        unreadable: 'stop' or 'skip'. The sample that takes another's place
+            names it in ``skipped_images`` of its ``data_samples``.
+
+    Raises:
+        ValueError, FileNotFoundError: See :func:`apply_pipeline`; or if no
+            image at all can be read.
+    """
+    skipped = []
+    for step in range(count):
+        info = entry((index + step) % count)
+        path = info.get('img_path')
+        try:
+            sample = apply_pipeline(pipeline, info)
+        except (UnreadableImage, FileNotFoundError):
+            if unreadable == 'stop':
+                raise
+            skipped.append(path)
+            continue
+        if skipped:
+            sample['data_samples'].set_field(
+                skipped, 'skipped_images', field_type='metainfo')
+        return sample
+    raise ValueError(f'None of the {count} images can be read, from '
+                     f'{skipped[0]} on: set data_root and data_prefix to '
+                     'where the images are.')
 
 
 def label_matrix(dataset) -> np.ndarray:

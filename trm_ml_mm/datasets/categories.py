@@ -1,6 +1,9 @@
 """Class names of the known data sets, and words a text tower can read."""
+import re
 from pathlib import Path
 from typing import Sequence, Tuple, Union
+
+from .files import read_lines
 
 COCO_CLASSES = (
     'person', 'bicycle', 'car', 'motorcycle', 'airplane', 'bus', 'train',
@@ -22,6 +25,65 @@ VOC_CLASSES = ('aeroplane', 'bicycle', 'bird', 'boat', 'bottle', 'bus', 'car',
                'motorbike', 'person', 'pottedplant', 'sheep', 'sofa', 'train',
                'tvmonitor')
 
+NUS_CLASSES = (
+    'airport', 'animal', 'beach', 'bear', 'birds', 'boats', 'book', 'bridge',
+    'buildings', 'cars', 'castle', 'cat', 'cityscape', 'clouds', 'computer',
+    'coral', 'cow', 'dancing', 'dog', 'earthquake', 'elk', 'fire', 'fish',
+    'flags', 'flowers', 'food', 'fox', 'frost', 'garden', 'glacier', 'grass',
+    'harbor', 'horses', 'house', 'lake', 'leaf', 'map', 'military', 'moon',
+    'mountain', 'nighttime', 'ocean', 'person', 'plane', 'plants', 'police',
+    'protest', 'railroad', 'rainbow', 'reflection', 'road', 'rocks',
+    'running', 'sand', 'sign', 'sky', 'snow', 'soccer', 'sports', 'statue',
+    'street', 'sun', 'sunset', 'surf', 'swimmers', 'tattoo', 'temple',
+    'tiger', 'tower', 'town', 'toy', 'train', 'tree', 'valley', 'vehicle',
+    'water', 'waterfall', 'wedding', 'whales', 'window', 'zebra')
+
+_COLORS = ('blue brown iridescent purple rufous grey yellow olive green pink '
+           'orange black white red buff')
+_PATTERNS = 'solid spotted striped multi-colored'
+# CUB-200-2011's attributes, part by part in the order of its attributes.txt.
+_CUB_PARTS = (
+    ('bill_shape', 'curved_(up_or_down) dagger hooked needle hooked_seabird '
+     'spatulate all-purpose cone specialized'),
+    ('wing_color', _COLORS),
+    ('upperparts_color', _COLORS),
+    ('underparts_color', _COLORS),
+    ('breast_pattern', _PATTERNS),
+    ('back_color', _COLORS),
+    ('tail_shape', 'forked_tail rounded_tail notched_tail fan-shaped_tail '
+     'pointed_tail squared_tail'),
+    ('upper_tail_color', _COLORS),
+    ('head_pattern', 'spotted malar crested masked unique_pattern eyebrow '
+     'eyering plain eyeline striped capped'),
+    ('breast_color', _COLORS),
+    ('throat_color', _COLORS),
+    ('eye_color', _COLORS.replace('iridescent ', '')),
+    ('bill_length',
+     'about_the_same_as_head longer_than_head shorter_than_head'),
+    ('forehead_color', _COLORS),
+    ('under_tail_color', _COLORS),
+    ('nape_color', _COLORS),
+    ('belly_color', _COLORS),
+    ('wing_shape', 'rounded-wings pointed-wings broad-wings tapered-wings '
+     'long-wings'),
+    ('size', 'large_(16_-_32_in) small_(5_-_9_in) very_large_(32_-_72_in) '
+     'medium_(9_-_16_in) very_small_(3_-_5_in)'),
+    ('shape', 'upright-perching_water-like chicken-like-marsh '
+     'long-legged-like duck-like owl-like gull-like hummingbird-like '
+     'pigeon-like tree-clinging-like hawk-like sandpiper-like '
+     'upland-ground-like swallow-like perching-like'),
+    ('back_pattern', _PATTERNS),
+    ('tail_pattern', _PATTERNS),
+    ('belly_pattern', _PATTERNS),
+    ('primary_color', _COLORS),
+    ('leg_color', _COLORS),
+    ('bill_color', _COLORS),
+    ('crown_color', _COLORS),
+    ('wing_pattern', _PATTERNS),
+)
+CUB_ATTRIBUTES = tuple(f'has_{part}::{value}' for part, values in _CUB_PARTS
+                       for value in values.split())
+
 # Names as data sets spell them -> names as people write them.
 PROMPT_NAMES = {
     'aeroplane': 'airplane',
@@ -31,16 +93,21 @@ PROMPT_NAMES = {
     'tvmonitor': 'tv monitor',
 }
 
-_KNOWN_SETS = {'coco': COCO_CLASSES, 'voc': VOC_CLASSES}
+_KNOWN_SETS = {
+    'coco': COCO_CLASSES,
+    'cub': CUB_ATTRIBUTES,
+    'nuswide': NUS_CLASSES,
+    'voc': VOC_CLASSES,
+}
 
 
 def class_names(classes: Union[str, Sequence[str]]) -> Tuple[str, ...]:
     """Class names from a config entry.
 
     Args:
-        classes: A list of names; the name of a known set ('coco', 'voc',
-            'scenes' or 'scenes:N' for scene set N); or a text file with one
-            name a line.
+        classes: A list of names; the name of a known set ('coco', 'cub',
+            'nuswide', 'voc', 'scenes' or 'scenes:N' for scene set N); or a
+            text file with one name a line.
 
     Raises:
         ValueError: If a name occurs twice or there is none.
@@ -57,14 +124,17 @@ def class_names(classes: Union[str, Sequence[str]]) -> Tuple[str, ...]:
                 raise ValueError(f'{classes!r} names no scene set: write '
                                  "'scenes:1' for number 1.")
             return make_world(int(number)).names
-        path = Path(classes)
-        if not path.is_file():
+        if classes == 'dataset':
+            raise ValueError(
+                "classes='dataset' stands for the names of the data set, "
+                'which tools/train.py and tools/test.py fill in; elsewhere '
+                'give the names.')
+        if not Path(classes).is_file():
             raise FileNotFoundError(
                 f'class names {classes!r} are neither a known set '
                 f"({', '.join(sorted(_KNOWN_SETS))}, scenes) nor a text file "
                 'with one name a line.')
-        names = tuple(line.strip() for line in path.read_text().splitlines()
-                      if line.strip())
+        names = tuple(read_lines(classes, 'file of class names'))
     else:
         source, names = 'the list of class names', tuple(classes)
     if not names:
@@ -82,5 +152,22 @@ def prompt_name(name: str, mapping: dict = None) -> str:
         name: As the data set spells it.
         mapping: Own names, before those of :data:`PROMPT_NAMES`.
     """
-    name = (mapping or {}).get(name, PROMPT_NAMES.get(name, name))
+    if name in (mapping or {}):
+        name = mapping[name]
+    elif '::' in name:
+        name = _attribute_name(name)
+    else:
+        name = PROMPT_NAMES.get(name, name)
     return ' '.join(name.replace('_', ' ').split())
+
+
+def _attribute_name(name: str) -> str:
+    """has_bill_shape::curved_(up_or_down) -> curved bill shape."""
+    part, value = name.removeprefix('has_').split('::', 1)
+    value = re.sub(r'\(.*\)', '', value).strip('_')
+    noun = part.split('_')[0]
+    if value.endswith((noun, f'{noun}s')):  # forked_tail, rounded-wings
+        return re.sub(f'-(?={noun})', ' ', value)
+    if value.startswith('about') or value.endswith('than_head'):
+        return f'{part} {value}'  # bill length longer than head
+    return f'{value} {part}'

@@ -1,19 +1,18 @@
 """MS-COCO as a multi-label set, read with the standard library."""
-import json
-from pathlib import Path
 from typing import List
 
 from trm_ml_mm.registry import DATASETS
 
 from .base import MultiLabelDataset
 from .categories import COCO_CLASSES
+from .files import read_json
 
 
 @DATASETS.register_module()
 class CocoMultiLabel(MultiLabelDataset):
     """COCO's detection annotations as labels of 80 classes.
 
-    The folder as the official download leaves it::
+    The folder as the official download of 2014 or 2017 leaves it::
 
         data_root/
           annotations/instances_train2014.json, instances_val2014.json
@@ -56,18 +55,11 @@ class CocoMultiLabel(MultiLabelDataset):
             **kwargs)
 
     def load_data_list(self) -> List[dict]:
-        path = Path(self.ann_file)
-        if not path.is_file():
-            raise FileNotFoundError(
-                f'COCO annotation file {path} does not exist; set data_root '
-                'to the folder that holds annotations/.')
-        folder = Path(self.img_prefix)
-        if not folder.is_dir():
-            raise FileNotFoundError(
-                f'COCO image folder {folder} does not exist; set data_root '
-                'and data_prefix to where the images are.')
+        path, folder = self.ann_file, self._image_folder()
+        content = read_json(path, 'COCO annotation file',
+                            advice='set data_root to the folder that holds '
+                            'annotations/')
         try:
-            content = json.loads(path.read_text())
             files = [(e['id'], e['file_name']) for e in content['images']]
             names = {c['id']: c['name'] for c in content['categories']}
             boxes = [(b['image_id'], names[b['category_id']])
@@ -75,12 +67,12 @@ class CocoMultiLabel(MultiLabelDataset):
             labels = {image: set() for image, _ in files}
             for image, _ in boxes:
                 labels[image]
-        except (ValueError, KeyError, TypeError) as error:
+        except (KeyError, TypeError) as error:
             raise ValueError(
                 f'{path} is not a whole COCO instances file '
                 f'({type(error).__name__}: {error}); download it again.'
             ) from error
-        index = {name: i for i, name in enumerate(self.metainfo['classes'])}
+        index = {name: i for i, name in enumerate(self.class_names)}
         unknown = sorted(set(names.values()) - set(index))
         if unknown:
             raise ValueError(

@@ -1,72 +1,13 @@
-"""Masks of known labels, and the wrapper that hides the other ones."""
-import hashlib
-from typing import Tuple, Union
+"""The wrapper that hides labels."""
+from typing import Union
 
 import numpy as np
 from mmengine.dataset import BaseDataset as EngineDataset
 
 from trm_ml_mm.registry import DATASETS
 
-from .base import apply_pipeline, label_matrix
-
-
-def check_proportion(proportion) -> None:
-    if not isinstance(proportion, (int, float)) or not 0 < proportion <= 1:
-        raise ValueError(
-            'The proportion of known labels must be a number in (0, 1] (or, '
-            f"in a config, 'single_positive'), got {proportion!r}.")
-
-
-def known_label_mask(shape: Tuple[int, int],
-                     proportion: float,
-                     seed: int = 0) -> np.ndarray:
-    """Which labels are known when a proportion of them is.
-
-    The rule of SST, SARB and HST: every (image, class) label is kept
-    independently, positive or negative alike. For one seed the masks are
-    nested: what is known at 10% is known at 20%. Row order matters: rows are
-    the images in the order of the official list.
-
-    Args:
-        shape: (N, C), images and classes.
-        proportion: Share of known labels, in (0, 1].
-        seed: Draws the mask.
-
-    Returns:
-        ``(N, C)`` bool, True = known.
-
-    Raises:
-        ValueError: If the proportion is not in (0, 1].
-    """
-    check_proportion(proportion)
-    return np.random.RandomState(seed).random_sample(shape) < proportion
-
-
-def single_positive_mask(labels: np.ndarray, seed: int = 1200) -> np.ndarray:
-    """One known positive per image; everything else unknown.
-
-    The setting of Cole et al., CVPR 2021 (arXiv 2106.09708), with a seeded
-    choice per image. An image without a positive keeps no label.
-
-    Args:
-        labels: ``(N, C)`` in {1, 0, -1}.
-        seed: Draws the positives.
-
-    Returns:
-        ``(N, C)`` bool, True = known.
-    """
-    rng = np.random.RandomState(seed)
-    mask = np.zeros(labels.shape, bool)
-    for i, row in enumerate(labels):
-        positives = np.flatnonzero(row == 1)
-        rng.shuffle(positives)
-        mask[i, positives[:1]] = True
-    return mask
-
-
-def mask_hash(mask: np.ndarray) -> str:
-    """First 16 hexadecimal digits of the SHA-256 of the packed mask."""
-    return hashlib.sha256(np.packbits(mask).tobytes()).hexdigest()[:16]
+from .base import label_matrix, read_sample
+from .masks import check_known, draw_mask, is_positive_list, mask_hash
 
 
 @DATASETS.register_module()
@@ -81,12 +22,15 @@ class PartialLabelDataset:
     Args:
         dataset: The wrapped data set, or its config. Labels that are unknown
             there stay unknown.
-        known: Proportion of known labels in (0, 1], or 'single_positive'.
+        known: Proportion of known labels in (0, 1]; 'single_positive'; 'all';
+            or a file, as :func:`~trm_ml_mm.datasets.masks.draw_mask` takes
+            them: a saved mask, or a list of known positives.
         seed: Draws the mask. ``None``: the protocol's own (0 for a
             proportion, 1200 for single positive).
 
     Raises:
-        ValueError: If ``known`` is neither, or a label is not 1, 0 or -1.
+        ValueError: If ``known`` is none of these, a file does not fit, or a
+            label is not 1, 0 or -1.
     """
 
     def __init__(self,
@@ -94,8 +38,7 @@ class PartialLabelDataset:
                  known: Union[float, str] = 0.1,
                  seed: int = None,
                  lazy_init: bool = False):
-        if known != 'single_positive':
-            check_proportion(known)
+        check_known(known)
         if isinstance(dataset, dict):
             dataset = DATASETS.build(dataset)
         self.dataset = dataset
@@ -111,12 +54,15 @@ class PartialLabelDataset:
             return
         self.dataset.full_init()
         labels = label_matrix(self.dataset)
-        if self.known == 'single_positive':
-            seed = 1200 if self.seed is None else self.seed
-            mask = single_positive_mask(labels, seed)
-        else:
-            seed = 0 if self.seed is None else self.seed
-            mask = known_label_mask(labels.shape, self.known, seed)
+        images = []
+        if is_positive_list(self.known):
+            images = [
+                self.dataset.get_data_info(i)['img_path']
+                for i in range(len(self.dataset))
+            ]
+        mask = draw_mask(labels, self.known, self.seed, images,
+                         list(self.dataset.metainfo['classes']))
+        self._packed = np.packbits(mask)
         self._hash = mask_hash(mask)
         # One byte a label; workers share it, as nothing ever writes to it.
         self._scores = np.where(mask, labels, -1).astype(np.int8)
@@ -136,6 +82,14 @@ class PartialLabelDataset:
         self.full_init()
         return self._scores
 
+    @property
+    def mask(self) -> np.ndarray:
+        """Which labels the protocol leaves known: ``(N, C)`` bool."""
+        self.full_init()
+        size = self._scores.size
+        return np.unpackbits(self._packed)[:size].reshape(
+            self._scores.shape).astype(bool)
+
     def get_data_info(self, idx: int) -> dict:
         """The wrapped set's entry, its hidden labels replaced by -1."""
         self.full_init()
@@ -149,7 +103,9 @@ class PartialLabelDataset:
         return np.flatnonzero(self.labels[idx] == 1).tolist()
 
     def __getitem__(self, idx: int) -> dict:
-        return apply_pipeline(self.dataset.pipeline, self.get_data_info(idx))
+        return read_sample(self.dataset.pipeline, self.get_data_info, idx,
+                           len(self), getattr(self.dataset, 'unreadable',
+                                              'stop'))
 
     def __len__(self) -> int:
         return len(self.dataset)

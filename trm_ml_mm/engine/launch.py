@@ -1,13 +1,102 @@
 """From a config and a few flags to a Runner."""
 import gc
 import os
-from typing import Optional
+from typing import Iterator, Optional
 
 import torch
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
+from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
+from trm_ml_mm.registry import DATASETS
+
 from . import atomic_backend  # noqa: F401  registers 'atomic' for configs
+
+PARTS = ('train', 'val', 'test')
+
+
+def load_config(config: str, options: Optional[dict] = None) -> Config:
+    """A config file with overrides.
+
+    Args:
+        config: Config file.
+        options: Overrides, as ``--cfg-options`` gives them. ``data_root``
+            moves every data set that stands in the config's ``data_root``.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+    """
+    if not os.path.isfile(config):
+        raise FileNotFoundError(f'{config} does not exist.')
+    cfg = Config.fromfile(config)
+    root = cfg.get('data_root')
+    cfg.merge_from_dict(options or {})
+    if 'data_root' in (options or {}):
+        for part in PARTS:
+            for dataset in _datasets(cfg, part):
+                if dataset.get('data_root') == root:
+                    dataset.data_root = cfg.data_root
+    init_default_scope(cfg.get('default_scope', 'mmpretrain'))
+    return cfg
+
+
+def _datasets(cfg: Config, part: str) -> Iterator[ConfigDict]:
+    """A loader's data set and those that it wraps."""
+    dataset = (cfg.get(f'{part}_dataloader') or {}).get('dataset')
+    while dataset is not None:
+        yield dataset
+        dataset = dataset.get('dataset')
+
+
+def build_dataset(cfg: Config, part: str = 'train'):
+    """The data set of one part of a config, as a run would build it.
+
+    Raises:
+        ValueError: If the config has no such part.
+    """
+    if not cfg.get(f'{part}_dataloader'):
+        raise ValueError(f'The config has no {part}_dataloader.')
+    return DATASETS.build(cfg[f'{part}_dataloader'].dataset)
+
+
+def work_dir_of(cfg: Config, config: str) -> str:
+    """The config's own work dir, or ``work_dirs/<name of the file>``."""
+    name = os.path.splitext(os.path.basename(config))[0]
+    return cfg.get('work_dir') or os.path.join('work_dirs', name)
+
+
+def fill_classes(cfg: Config, part: str = 'train') -> None:
+    """Put the data set's names where the model says ``classes='dataset'``,
+    and their number where it says ``num_classes='dataset'``.
+
+    Args:
+        cfg: Changed in place.
+        part: Whose data set: 'train', 'val' or 'test'.
+    """
+    open_places = [
+        (place, key) for place in _dicts(cfg.model)
+        for key in ('classes', 'num_classes') if place.get(key) == 'dataset'
+    ]
+    if not open_places:
+        return
+    *_, inner = _datasets(cfg, part)
+    dataset = DATASETS.build(dict(inner, lazy_init=True))
+    if 'classes' not in dataset.metainfo:  # they stand in the label file
+        dataset.full_init()
+    names = list(dataset.metainfo['classes'])
+    for place, key in open_places:
+        place[key] = names if key == 'classes' else len(names)
+
+
+def _dicts(config) -> Iterator[dict]:
+    """A nested config's dicts."""
+    if isinstance(config, dict):
+        yield config
+        config = config.values()
+    elif not isinstance(config, (list, tuple)):
+        return
+    for value in list(config):
+        yield from _dicts(value)
 
 
 def build_runner(config: str,
@@ -35,17 +124,13 @@ def build_runner(config: str,
             longer than its learning rate schedule.
         FileNotFoundError: If a file is missing.
     """
-    for path in (config, checkpoint, None if resume == 'auto' else resume):
+    for path in (checkpoint, None if resume == 'auto' else resume):
         if path is not None and not os.path.isfile(path):
             raise FileNotFoundError(f'{path} does not exist.')
-    cfg = Config.fromfile(config)
-    cfg.merge_from_dict(options or {})
+    cfg = load_config(config, options)
+    fill_classes(cfg, 'train' if checkpoint is None else 'test')
     cfg.launcher = launcher
-    if work_dir is not None:
-        cfg.work_dir = work_dir
-    elif cfg.get('work_dir') is None:
-        name = os.path.splitext(os.path.basename(config))[0]
-        cfg.work_dir = os.path.join('work_dirs', name)
+    cfg.work_dir = work_dir or work_dir_of(cfg, config)
     if amp:
         if not torch.cuda.is_available():
             raise ValueError('--amp needs a GPU, and PyTorch finds none here: '
@@ -53,7 +138,7 @@ def build_runner(config: str,
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
     if not torch.cuda.is_available():
-        for part in ('train', 'val', 'test'):
+        for part in PARTS:
             if cfg.get(f'{part}_dataloader'):
                 cfg[f'{part}_dataloader'].pin_memory = False
     if resume is not None:

@@ -1,5 +1,5 @@
 """Registered metrics: MMPretrain's plumbing around functional.py."""
-from typing import Dict, List, Optional, Sequence
+from typing import Dict, List, NamedTuple, Optional, Sequence
 
 import torch
 from mmengine.evaluator import BaseMetric
@@ -72,23 +72,36 @@ def _target(sample: dict) -> Tensor:
     return target
 
 
+class PerClass(NamedTuple):
+    """Figures of every class, each ``(C,)``."""
+
+    AP: Tensor  # in [0, 1]; NaN without positives
+    AP_voc12: Tensor
+    positives: Tensor  # images with a known positive label
+    known: Tensor  # images with a known label
+
+
 @METRICS.register_module()
 class MultiLabelAP(MultiLabelMetric):
     """Mean average precision, in percent, by both definitions.
 
     ``mAP`` is un-interpolated (scikit-learn's), ``mAP_voc12`` interpolated.
-    Ranks by fp32 logits where the head gives them.
+    Ranks by fp32 logits where the head gives them. What each class has is in
+    ``per_class`` afterwards, on the main rank.
     """
+
+    per_class: Optional[PerClass] = None
 
     def compute_metrics(self, results: List[Tensor]) -> Dict[str, float]:
         _, logits, targets = self.gathered(results)
         self._say_empty(targets)
+        ap = average_precision(logits, targets)
+        ap_voc12 = average_precision(logits, targets, interpolated=True)
+        self.per_class = PerClass(ap, ap_voc12, (targets == 1).sum(0),
+                                  (targets != -1).sum(0))
         return {
-            name: 100 * float(
-                mean_over_classes(
-                    average_precision(logits, targets, interpolated),
-                    self.empty))
-            for name, interpolated in (('mAP', False), ('mAP_voc12', True))
+            'mAP': 100 * float(mean_over_classes(ap, self.empty)),
+            'mAP_voc12': 100 * float(mean_over_classes(ap_voc12, self.empty)),
         }
 
 
@@ -97,37 +110,34 @@ class MultiLabelF1(MultiLabelMetric):
     """CP, CR, CF1, OP, OR, OF1 in percent, at a threshold and at top-k.
 
     ``CF1`` is ``2 CP CR / (CP + CR)``; ``CF1_mean`` the mean of per-class F1.
-    Top-k figures end in ``_top3`` (for k = 3).
+    Two rules of top-k are in use: figures that end in ``_top3`` (for k = 3)
+    predict the k best classes of every image, as MMPretrain does; in
+    ``_top3_thr`` they must also reach the threshold, as in SST and SARB.
 
     Args:
         threshold: On sigmoid scores.
         topk: k, or None for no top-k figures.
-        topk_threshold: Top-k classes must also reach the threshold (SST's and
-            SARB's rule); False is MMPretrain's.
         empty, collect_device, prefix: See :class:`MultiLabelMetric`.
     """
 
     def __init__(self,
                  threshold: float = 0.5,
                  topk: Optional[int] = 3,
-                 topk_threshold: bool = False,
                  empty: str = 'skip',
                  collect_device: str = 'cpu',
                  prefix: Optional[str] = None):
         super().__init__(empty, collect_device, prefix)
         self.threshold = threshold
         self.topk = topk
-        self.topk_threshold = topk_threshold
 
     def compute_metrics(self, results: List[Tensor]) -> Dict[str, float]:
         scores, logits, targets = self.gathered(results)
         found = {'': predict(scores, self.threshold)}
         if self.topk is not None:
             # Ranked by logits, cut by scores: sigmoids may tie.
-            chosen = predict(logits, topk=self.topk)
-            if self.topk_threshold:
-                chosen &= found['']
-            found[f'_top{self.topk}'] = chosen
+            best = predict(logits, topk=self.topk)
+            found[f'_top{self.topk}'] = best
+            found[f'_top{self.topk}_thr'] = best & found['']
         return {
             f'{name}{suffix}': 100 * float(value)
             for suffix, predicted in found.items()

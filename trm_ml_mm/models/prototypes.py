@@ -5,7 +5,7 @@ labels from their intra- and inter-class relations, within and across the two
 modalities. How evidence is measured and where it is cut is ours
 (docs/method.md).
 """
-from typing import NamedTuple, Sequence
+from typing import NamedTuple, Optional, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -105,7 +105,8 @@ class MultimodalPrototypes(BaseModule):
         inter_class: See :func:`prototype_evidence`.
         positive_share, negative_share: See :func:`evidence_thresholds`.
         history: K, how many recent images the thresholds are taken from.
-        warmup_images: No pseudo-label until so many images were seen.
+        warmup_images: No pseudo-label until so many images were seen. None: as
+            many as the training set has, which PartialLabelHook fills in.
 
     Raises:
         ValueError: If a modality or level is unknown, or a share is not in
@@ -122,7 +123,7 @@ class MultimodalPrototypes(BaseModule):
                  positive_share: float = 0.5,
                  negative_share: float = 0.5,
                  history: int = 1024,
-                 warmup_images: int = 6000):
+                 warmup_images: Optional[int] = None):
         super().__init__()
         if set(modalities) - {'visual', 'text'} or not modalities:
             raise ValueError("modalities are 'visual', 'text' or both, got "
@@ -190,6 +191,10 @@ class MultimodalPrototypes(BaseModule):
             the evidence is not sure, before the warm-up is over, and for
             every known label.
         """
+        if self.warmup_images is None:
+            raise ValueError(
+                'warmup_images of the prototypes is open: give a number of '
+                'images, or put PartialLabelHook into custom_hooks.')
         self._remember(query, targets)
         evidence = self.evidence(query, region, text)
         unknown = targets == -1

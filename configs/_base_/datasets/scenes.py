@@ -1,9 +1,6 @@
 # The built-in set: rendered scenes, 30 named categories, nothing to download.
-num_classes = 30
-classes = 'scenes:0'
 
 data_preprocessor = dict(
-    num_classes=num_classes,
     # CLIP's
     mean=[122.7709383, 116.7460125, 104.09373615],
     std=[68.5005327, 66.6321579, 70.32316305],
@@ -27,7 +24,7 @@ train_dataloader = dict(
     worker_init_fn=dict(type='trm_ml_mm.seed_worker'),
     dataset=dict(
         type='trm_ml_mm.PartialLabelDataset',
-        known=0.1,  # the proportion of known labels, or 'single_positive'
+        known=0.1,  # a proportion, 'single_positive', 'all', or a mask file
         seed=None,  # of the mask; None: the field's own
         dataset=dict(
             type='trm_ml_mm.Scenes',

@@ -1,8 +1,10 @@
 from .epoch_seed import EpochSeedHook, seed_worker
+from .partial_label import PartialLabelHook
 from .plain_checkpoint import PlainCheckpointHook
 from .report import ReportHook, zero_shot_scores
+from .skipped_images import SkippedImagesHook
 
 __all__ = [
-    'EpochSeedHook', 'PlainCheckpointHook', 'ReportHook', 'seed_worker',
-    'zero_shot_scores'
+    'EpochSeedHook', 'PartialLabelHook', 'PlainCheckpointHook', 'ReportHook',
+    'SkippedImagesHook', 'seed_worker', 'zero_shot_scores'
 ]

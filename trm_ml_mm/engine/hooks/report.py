@@ -1,8 +1,12 @@
-"""The table at the end of a run."""
-from typing import Dict
+"""What a run ends with: tables on the screen, the same figures in files."""
+import json
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Dict, Iterator, List, Optional
 
 import torch
 import torch.nn.functional as F
+from mmengine.evaluator import Evaluator
 from mmengine.hooks import EMAHook, Hook
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
@@ -10,8 +14,16 @@ from rich.console import Console
 from rich.table import Table
 
 from trm_ml_mm.evaluation.metrics import MultiLabelAP
+from trm_ml_mm.evaluation.per_class import (
+    find_per_class,
+    per_class_rows,
+    per_class_table,
+    write_per_class,
+)
 from trm_ml_mm.models.backbones import CLIPFeatures, CLIPPromptBackbone
 from trm_ml_mm.registry import HOOKS
+
+HEADLINE = ('mAP', 'CF1', 'OF1')
 
 
 def zero_shot_scores(feats: CLIPFeatures) -> Dict[str, torch.Tensor]:
@@ -33,21 +45,27 @@ def zero_shot_scores(feats: CLIPFeatures) -> Dict[str, torch.Tensor]:
 
 @HOOKS.register_module()
 class ReportHook(Hook):
-    """After training: evaluate on the test set, and print the headline
-    figures beside zero-shot CLIP's.
+    """After training: evaluate the last epoch on the test set, and beside it
+    the best one and zero-shot CLIP. After every test: the table of classes.
+
+    The last epoch is the result. The best one was picked on the validation
+    set; where that is the test set itself, as in most papers, its row says
+    so. ``test_results.json`` in the work dir has every row with every metric;
+    ``per_class.csv`` beside the log has AP and support of each class.
 
     Args:
         zero_shot: Also evaluate CLIP without training, from the same forward
             pass.
+        per_class: Print the table of classes too.
     """
 
     priority = 'LOWEST'
 
-    def __init__(self, zero_shot: bool = True):
+    def __init__(self, zero_shot: bool = True, per_class: bool = False):
         self.zero_shot = zero_shot
-        self.rows: Dict[str, dict] = {}  # method -> metrics, after training
+        self.per_class = per_class
+        self.rows: List[dict] = []  # after training
 
-    @torch.no_grad()
     def after_train(self, runner) -> None:
         if runner.cfg.get('test_dataloader') is None:
             return
@@ -58,55 +76,135 @@ class ReportHook(Hook):
                    and isinstance(model.backbone, CLIPPromptBackbone)
                    and model.backbone.text is not None
                    and model.backbone.frozen)
+        name = type(model.head).__name__
         loader = runner.build_dataloader(
             runner.cfg.test_dataloader, seed=runner.seed)
         evaluator = runner.build_evaluator(runner.cfg.test_evaluator)
-        rivals = {'global': MultiLabelAP(), 'dense': MultiLabelAP()}
-        averages = [h for h in runner.hooks if isinstance(h, EMAHook)]
-        for hook in averages:
-            hook.before_test_epoch(runner)
-        model.eval()
-        for batch in loader:
-            data = model.data_preprocessor(batch)
-            images, samples = data['inputs'], data['data_samples']
-            if compare:
-                feats = model.backbone(images, pooled=True)
-                samples = model.head.predict(feats, samples)
-                for name, scores in zero_shot_scores(feats).items():
-                    rivals[name].process(None, [
-                        dict(sample.to_dict(), pred_score=score,
-                             pred_logit=score)
-                        for score, sample in zip(scores, samples)
-                    ])
-            else:
-                samples = model.predict(images, samples)
-            evaluator.process(samples, batch)
-        for hook in averages:
-            hook.after_test_epoch(runner)
+        rivals = {
+            f'zero-shot CLIP, {kind}': MultiLabelAP()
+            for kind in (('global', 'dense') if compare else ())
+        }
+        with averaged(runner):
+            last = evaluate(model, loader, evaluator, rivals)
         count = len(loader.dataset)
-        rows = self.rows = {}
-        if compare:
-            for name, metric in rivals.items():
-                rows[f'zero-shot CLIP, {name}'] = metric.evaluate(count)
-        rows[f'{type(model.head).__name__}, last epoch'] = evaluator.evaluate(
-            count)
-        self._print(runner, rows, count)
+        self.rows = [
+            dict(method=method, epoch=None, **rival.evaluate(count))
+            for method, rival in rivals.items()
+        ]
+        self.rows.append(dict(method=f'{name}, last epoch', epoch=runner.epoch,
+                              **last))
+        self._classes(runner, evaluator.metrics)
+        best = self._best(runner, model, loader, evaluator, last)
+        if best is not None:
+            epoch, metrics = best
+            cfg = runner.cfg
+            same = (cfg.get('val_dataloader') or {}).get(
+                'dataset') == cfg.test_dataloader.dataset
+            self.rows.append(dict(
+                method=f'{name}, best epoch ({epoch}), picked on the '
+                f'{"TEST" if same else "validation"} set',
+                epoch=epoch, **metrics))
+        if runner.rank == 0:
+            self._write(runner)
+            self._print(runner, count)
 
-    def _print(self, runner, rows: Dict[str, dict], count: int) -> None:
-        if runner.rank != 0:
+    def _best(self, runner, model, loader, evaluator, last):
+        """(epoch, metrics) of the checkpoint that validated best."""
+        path = runner.message_hub.get_info('best_ckpt')
+        if path is None or not Path(path).is_file():
+            return None
+        # Averages (EMA) stand in its place already.
+        saved = torch.load(path, map_location='cpu', weights_only=True)
+        epoch = saved['meta']['epoch']
+        if epoch == runner.epoch:
+            return epoch, last
+        kept = {k: v.clone() for k, v in model.state_dict().items()}
+        model.load_state_dict(saved['state_dict'], strict=False)
+        metrics = evaluate(model, loader, evaluator)
+        model.load_state_dict(kept, strict=False)
+        return epoch, metrics
+
+    def after_test_epoch(self, runner, metrics: Optional[dict] = None) -> None:
+        self._classes(runner, runner.test_loop.evaluator.metrics)
+
+    def _classes(self, runner, metrics) -> None:
+        table = find_per_class(metrics)
+        if runner.rank != 0 or table is None:
             return
+        classes = next(m.dataset_meta['classes'] for m in metrics
+                       if m.dataset_meta)
+        rows = per_class_rows(classes, table)
+        path = Path(runner.log_dir, 'per_class.csv')
+        write_per_class(path, rows)
+        text = render(per_class_table(rows)) if self.per_class else ''
+        print_log(f'{text}AP and support of each class: {path}',
+                  logger='current')
+
+    def _write(self, runner) -> None:
+        dataset = runner.train_dataloader.dataset
+        content = dict(
+            known_labels=dataset.metainfo.get('known_labels'),
+            seed=runner.seed,
+            rows=[{k.split('/')[-1]: v for k, v in row.items()}
+                  for row in self.rows])
+        Path(runner.work_dir, 'test_results.json').write_text(
+            json.dumps(content, indent=1, default=str) + '\n')
+
+    def _print(self, runner, count: int) -> None:
         table = Table(title=f'Test set, {count} images (percent)')
         table.add_column('method')
-        figures = ('mAP', 'CF1', 'OF1')
-        for name in figures:
+        for name in HEADLINE:
             table.add_column(name, justify='right')
-        for method, metrics in rows.items():
-            short = {k.split('/')[-1]: v for k, v in metrics.items()}
+        for row in self.rows:
+            short = {k.split('/')[-1]: v for k, v in row.items()}
             table.add_row(
-                method,
-                *(f'{short[n]:.2f}' if n in short else '-' for n in figures))
-        console = Console(width=78)
-        with console.capture() as capture:
-            console.print(table)
+                row['method'],
+                *(f'{short[n]:.2f}' if n in short else '-' for n in HEADLINE))
         last = runner.message_hub.get_info('last_ckpt')
-        print_log(f'\n{capture.get()}Checkpoint: {last}', logger='current')
+        print_log(f'\n{render(table)}Checkpoint: {last}', logger='current')
+
+
+def render(table: Table) -> str:
+    """A rich table as text, for the log."""
+    console = Console(width=78)
+    with console.capture() as capture:
+        console.print(table)
+    return capture.get()
+
+
+@contextmanager
+def averaged(runner) -> Iterator[None]:
+    """Within it the model has its averaged weights, where EMA is on."""
+    hooks = [h for h in runner.hooks if isinstance(h, EMAHook)]
+    for hook in hooks:
+        hook.before_test_epoch(runner)
+    yield
+    for hook in hooks:
+        hook.after_test_epoch(runner)
+
+
+@torch.no_grad()
+def evaluate(model,
+             loader,
+             evaluator: Evaluator,
+             rivals: Optional[Dict[str, MultiLabelAP]] = None) -> dict:
+    """Metrics of the model over a loader; ``rivals`` are fed with zero-shot
+    scores from the same forward pass."""
+    model.eval()
+    evaluator.dataset_meta = loader.dataset.metainfo
+    for batch in loader:
+        data = model.data_preprocessor(batch)
+        images, samples = data['inputs'], data['data_samples']
+        if rivals:
+            feats = model.backbone(images, pooled=True)
+            samples = model.head.predict(feats, samples)
+            for metric, scores in zip(rivals.values(),
+                                      zero_shot_scores(feats).values()):
+                metric.process(None, [
+                    dict(sample.to_dict(), pred_score=s, pred_logit=s)
+                    for s, sample in zip(scores, samples)
+                ])
+        else:
+            samples = model.predict(images, samples)
+        evaluator.process(samples, batch)
+    return evaluator.evaluate(len(loader.dataset))

@@ -52,7 +52,9 @@ class TextRegionMatchingHead(MatchingHead):
             used, though prototypes may serve the contrast.
         assume_negative: Weight of reading labels that are unknown, and got no
             pseudo-label, as absent ("assume negative", Cole et al., arXiv
-            2106.09708). Needed where no negative is known; else 0.
+            2106.09708): of a class without any known negative so far, as
+            with single positive labels, or tags. The first known negative
+            of a class ends it for that class. 0: never.
         contrast: Config of ``MultimodalContrastiveLoss``; needs prototypes.
         logit_scale: Of both levels' cosine similarities.
         initial_logit: The mean first logit; the common bias that gives it is
@@ -106,6 +108,8 @@ class TextRegionMatchingHead(MatchingHead):
         self.bias = nn.Parameter(torch.zeros(num_classes))
         self.register_buffer('common_bias', torch.zeros(()))
         self.register_buffer('calibrated', torch.zeros((), dtype=torch.bool))
+        self.register_buffer('negative_known',
+                             torch.zeros(num_classes, dtype=torch.bool))
         self._calibrated = False  # the buffer's value, without a device sync
 
     def match(self, feats: Tuple[Tensor]) -> MatchingOutput:
@@ -165,7 +169,9 @@ class TextRegionMatchingHead(MatchingHead):
             losses['pseudo_positive'] = (pseudo == 1).sum() / unknown
             losses['pseudo_negative'] = (pseudo == 0).sum() / unknown
         if self.assume_negative:
-            absent = torch.where(settled == -1, 0., -1.)
+            self._remember_negatives(targets)
+            absent = torch.where((settled == -1) & ~self.negative_known, 0.,
+                                 -1.)
             losses['loss_assumed'] = self.assume_negative * self.loss_module(
                 output.query_logits, absent)
         return losses
@@ -179,6 +185,13 @@ class TextRegionMatchingHead(MatchingHead):
         self.common_bias.copy_(self.initial_logit - mean)
         self.calibrated.fill_(True)
         self._calibrated = True
+
+    @torch.no_grad()
+    def _remember_negatives(self, targets: Tensor) -> None:
+        """Which classes had a known negative so far, on any rank."""
+        found = (targets == 0).any(0).float()
+        all_reduce(found, 'max')
+        self.negative_known |= found.bool()
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
         saved = state_dict.get(prefix + 'calibrated')

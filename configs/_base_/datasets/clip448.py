@@ -1,16 +1,12 @@
-# MS-COCO 2014 as the official download leaves it.
-num_classes = 80
-classes = 'coco'
-data_root = 'data/coco/'
-image_size = 448
-
+# What every set of photos shares: CLIP's normalisation, 448 px, loaders,
+# metrics.
 data_preprocessor = dict(
-    num_classes=num_classes,
     # CLIP's
     mean=[122.7709383, 116.7460125, 104.09373615],
     std=[68.5005327, 66.6321579, 70.32316305],
     to_rgb=True,
 )
+image_size = 448
 
 train_pipeline = [
     dict(type='LoadImageFromFile'),
@@ -46,15 +42,9 @@ train_dataloader = dict(
     worker_init_fn=dict(type='trm_ml_mm.seed_worker'),
     dataset=dict(
         type='trm_ml_mm.PartialLabelDataset',
-        known=0.1,  # the proportion of known labels, or 'single_positive'
+        known=0.1,  # a proportion, 'single_positive', 'all', or a mask file
         seed=None,  # of the mask; None: the field's own
-        dataset=dict(
-            type='trm_ml_mm.CocoMultiLabel',
-            data_root=data_root,
-            ann_file='annotations/instances_train2014.json',
-            data_prefix='train2014',
-            images='all',
-            pipeline=train_pipeline)),
+        dataset=dict(pipeline=train_pipeline)),
     sampler=dict(type='DefaultSampler', shuffle=True),
 )
 val_dataloader = dict(
@@ -62,14 +52,7 @@ val_dataloader = dict(
     num_workers=8,
     persistent_workers=False,
     pin_memory=True,
-    dataset=dict(
-        type='trm_ml_mm.CocoMultiLabel',
-        data_root=data_root,
-        ann_file='annotations/instances_val2014.json',
-        data_prefix='val2014',
-        images='all',
-        test_mode=True,
-        pipeline=test_pipeline),
+    dataset=dict(test_mode=True, pipeline=test_pipeline),
     sampler=dict(type='DefaultSampler', shuffle=False),
 )
 test_dataloader = val_dataloader

@@ -1,0 +1,22 @@
+# Visual Genome, 200 categories. Their names, which were never published, go
+# into category_names.txt, one a line.
+_base_ = 'clip448.py'
+
+data_root = 'data/vg/'
+
+train_dataloader = dict(
+    dataset=dict(
+        dataset=dict(
+            type='trm_ml_mm.VG200',
+            data_root=data_root,
+            classes='category_names.txt',
+            ann_file='train_list_500.txt',
+        )))
+val_dataloader = dict(
+    dataset=dict(
+        type='trm_ml_mm.VG200',
+        data_root=data_root,
+        classes='category_names.txt',
+        ann_file='test_list_500.txt',
+    ))
+test_dataloader = val_dataloader

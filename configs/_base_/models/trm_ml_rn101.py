@@ -1,0 +1,35 @@
+# TRM-ML on CLIP RN101 at 448 px. Classes are those of the data set, unless a
+# config names them.
+model = dict(
+    type='ImageClassifier',
+    backbone=dict(
+        type='trm_ml_mm.CLIPPromptBackbone',
+        arch='RN101',
+        weights='openai',  # or a file: a state dict, or OpenAI's RN101.pt
+        classes='dataset',
+        image_size=448,
+        prompt=dict(context='a photo of a', pair=False, learnable=True),
+        text_residual=0.3),
+    head=dict(
+        type='trm_ml_mm.TextRegionMatchingHead',
+        num_classes='dataset',
+        dim=512,
+        region=dict(num_heads=1, sharpness=40., mlp_layers=2),
+        loss=dict(
+            type='trm_ml_mm.PartialAsymmetricLoss',
+            gamma_pos=1.,
+            gamma_neg=2.,
+            clip=0.05),
+        distillation=dict(
+            type='trm_ml_mm.RegionDistillationLoss', loss_weight=0.3),
+        prototypes=dict(
+            type='trm_ml_mm.MultimodalPrototypes',
+            history=4096,
+            warmup_images=None),  # one pass over the training set
+        pseudo_weight=1.,
+        assume_negative=0.5,  # while no negative of a class is known
+        contrast=dict(
+            type='trm_ml_mm.MultimodalContrastiveLoss', loss_weight=0.1),
+        logit_scale=10.,
+        scores='query'),
+)

@@ -1,0 +1,12 @@
+# TRM-ML on the 312 attributes of CUB-200-2011, 10% of the labels known.
+_base_ = [
+    '_base_/default_runtime.py',
+    '_base_/datasets/cub.py',
+    '_base_/models/trm_ml_rn101.py',
+    '_base_/schedules/adamw_cosine.py',
+]
+
+model = dict(
+    backbone=dict(classes='cub'),
+    head=dict(num_classes=312),
+)

@@ -1,0 +1,7 @@
+# TRM-ML on VG-200, 10% of the labels known.
+_base_ = [
+    '_base_/default_runtime.py',
+    '_base_/datasets/vg200.py',
+    '_base_/models/trm_ml_rn101.py',
+    '_base_/schedules/adamw_cosine.py',
+]

@@ -1,0 +1,123 @@
+"""Draw, save, verify and print masks of known labels:
+python tools/make_masks.py CONFIG --known 0.1 0.5 single_positive --out DIR"""
+import argparse
+import sys
+from pathlib import Path
+
+from mmengine.config import DictAction
+from rich import box
+from rich.console import Console
+from rich.table import Column, Table
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(
+        description='Draw, save, verify and print masks of known labels')
+    parser.add_argument(
+        'source', help='a config, whose training set is meant, or a matrix of '
+        'labels (.npy; .npz with "labels", or "packed" and "num_classes")')
+    parser.add_argument(
+        '--known', nargs='+', default=['0.1', '0.3', '0.5', '0.7', '0.9',
+                                       'single_positive'],
+        help="proportions, 'single_positive', 'all', or files")
+    parser.add_argument(
+        '--seed', type=int, help="of the masks; default: the protocol's own")
+    parser.add_argument('--out', help='save every mask in this folder')
+    parser.add_argument(
+        '--verify', nargs='+', default=[],
+        help='mask files: draw them again, and compare, instead of --known')
+    parser.add_argument(
+        '--per-class', action='store_true', help='print every class too')
+    parser.add_argument(
+        '--difficult', choices=['negative', 'unknown', 'positive'],
+        help="the matrix is in PASCAL VOC's coding (1 present, 0 difficult, "
+        '-1 absent): what difficult counts as')
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction,
+        help='override config entries')
+    return parser.parse_args()
+
+
+def read_source(args):
+    """Labels (N, C), image paths, class names."""
+    from trm_ml_mm.datasets import label_matrix, scores_from_pascal
+    from trm_ml_mm.datasets.masks import load_labels
+    if not args.source.endswith('.py'):
+        labels = load_labels(args.source)
+        if args.difficult:
+            labels = scores_from_pascal(labels, args.difficult)
+        return labels, [], [str(c) for c in range(labels.shape[1])]
+    from trm_ml_mm.engine.launch import build_dataset, load_config
+    dataset = build_dataset(load_config(args.source, args.cfg_options))
+    while hasattr(dataset, 'dataset'):
+        dataset = dataset.dataset
+    dataset.full_init()
+    paths = [dataset.get_data_info(i)['img_path'] for i in range(len(dataset))]
+    return label_matrix(dataset), paths, list(dataset.metainfo['classes'])
+
+
+def number(known):
+    """'0.1' -> 0.1; other rules stay words."""
+    try:
+        return float(known)
+    except ValueError:
+        return known
+
+
+def main():
+    args = parse_args()
+    from trm_ml_mm.datasets.masks import (
+        count_known,
+        draw_mask,
+        load_mask,
+        mask_hash,
+        save_mask,
+    )
+    labels, images, classes = read_source(args)
+    console = Console(width=None if sys.stdout.isatty() else 100)
+    console.print(
+        f'{len(labels)} images, {len(classes)} classes, '
+        f'{int((labels == 1).sum())} positive labels', highlight=False)
+    jobs = [(number(known), args.seed) for known in args.known]
+    saved = [load_mask(path) for path in args.verify]
+    if saved:
+        jobs = [(number(s.known), None if s.seed == 'None' else int(s.seed))
+                for s in saved]
+    table = Table(
+        *(Column(name, no_wrap=True) for name in
+          ('known', 'seed', 'labels', 'positive', 'no label', 'hash')),
+        *(['file'] if saved else []),
+        box=box.SIMPLE)
+    per_class, wrong = {}, 0
+    for i, (known, seed) in enumerate(jobs):
+        mask = draw_mask(labels, known, seed, images, classes)
+        counts = count_known(labels, mask)
+        per_class[str(known)] = counts
+        row = [str(known), str(seed), str(counts.known.sum()),
+               str(counts.positive.sum()), str(counts.images_without),
+               mask_hash(mask)]
+        if saved:
+            same = saved[i].hash == mask_hash(mask)
+            wrong += not same
+            row.append('as drawn' if same else f'DIFFERS: {saved[i].hash}')
+        table.add_row(*row)
+        if args.out and not saved:
+            out = Path(args.out)
+            out.mkdir(parents=True, exist_ok=True)
+            name = Path(known).stem if isinstance(known, str) else known
+            path = out / f'{name}_{mask_hash(mask)}.npz'
+            save_mask(path, mask, known, seed)
+            console.print(f'Saved {path}', soft_wrap=True, highlight=False)
+    console.print(table)
+    if args.per_class:
+        table = Table('class', *(f'{k}: {what}' for k in per_class
+                                 for what in ('known', 'positive')))
+        for c, name in enumerate(classes):
+            table.add_row(name, *(str(part[c]) for counts in per_class.values()
+                                  for part in counts[:2]))
+        console.print(table)
+    sys.exit(1 if wrong else 0)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,55 @@
+"""Configs x label settings x seeds, and the table of them:
+python tools/run_grid.py configs/trm_ml_scenes.py --known 0.1 0.5 0.9 \
+    --seeds 0 1 2 --out work_dirs/grid"""
+import argparse
+import sys
+from pathlib import Path
+
+
+def setting(text):
+    """A proportion, or a rule or file by name."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(
+        description='Run configs x label settings x seeds. What was '
+        'interrupted goes on when the same command is given again. Seed 0 '
+        'means the published mask of a protocol.')
+    parser.add_argument('configs', nargs='+', help='config files')
+    parser.add_argument(
+        '--known', nargs='+', type=setting, required=True,
+        help="proportions of known labels, or 'single_positive'")
+    parser.add_argument('--seeds', nargs='+', type=int, default=[0])
+    parser.add_argument('--out', required=True, help='folder of all runs')
+    parser.add_argument(
+        '--processes', type=int,
+        help='runs at a time (default: one per GPU, else one per core)')
+    parser.add_argument(
+        '--cfg-options', nargs='+', default=[],
+        help='override config entries in every run: key=value')
+    return parser.parse_args()
+
+
+def main():
+    args = parse_args()
+    from mmengine.logging import MMLogger
+
+    from trm_ml_mm.datasets.masks import check_known
+    from trm_ml_mm.engine.grid import plan, run_grid, save_tables
+    MMLogger.get_instance('grid')
+    for known in args.known:
+        check_known(known)
+    jobs = plan(args.configs, args.known, args.seeds)
+    rows = run_grid(jobs, args.out, Path(__file__).with_name('train.py'),
+                    args.processes, args.cfg_options)
+    print(save_tables(rows, args.out))
+    print(f'{len(rows)} of {len(jobs)} runs; rows in {args.out}/rows.json')
+    sys.exit(len(rows) < len(jobs))
+
+
+if __name__ == '__main__':
+    main()

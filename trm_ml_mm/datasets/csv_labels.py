@@ -1,0 +1,185 @@
+"""Own images, with labels in a CSV file that has blanks."""
+import csv
+import io
+from typing import List, Sequence, Tuple, Union
+
+import numpy as np
+
+from trm_ml_mm.registry import DATASETS
+
+from .base import MultiLabelDataset
+from .categories import class_names
+from .files import read_text
+
+# Tables with blanks often come back from a program as 1.0 and 0.0.
+VALUES = {'1': 1, '1.0': 1, '0': 0, '0.0': 0, '': -1}
+
+
+@DATASETS.register_module()
+class CSVMultiLabel(MultiLabelDataset):
+    """Images and labels from a CSV file; what is blank is unknown.
+
+    One column per class, 1 present, 0 absent, blank unknown::
+
+        image,dog,cat,red car
+        a.jpg,1,0,
+        b.jpg,,,1
+
+    or one column of present classes and one of absent ones, each a list with
+    ';' between names; a class in neither is unknown::
+
+        image,positive,negative
+        a.jpg,dog,cat
+        b.jpg,red car,
+
+    Args:
+        ann_file: The CSV file, UTF-8, with a header line.
+        data_root, data_prefix: Images are ``data_root/data_prefix/<image>``.
+        classes: Names, or a file with one a line. With one column per class:
+            which columns, in which order (default: all, as they stand). With
+            lists it is needed.
+        image_column, positive_column, negative_column: Names in the header.
+        separator: Between names in a list.
+        **kwargs: Of :class:`MultiLabelDataset`.
+
+    Raises:
+        ValueError: For an unknown class, a value that is not 1, 0 or blank, a
+            line with too few or too many cells, a repeated image, an empty
+            file, or another encoding; with file and line.
+        FileNotFoundError: If the file, or an image of it, is missing.
+    """
+
+    def __init__(self,
+                 ann_file: str,
+                 data_root: str = '',
+                 data_prefix: str = '',
+                 classes: Union[None, str, Sequence[str]] = None,
+                 image_column: str = 'image',
+                 positive_column: str = 'positive',
+                 negative_column: str = 'negative',
+                 separator: str = ';',
+                 **kwargs):
+        self.data_root = data_root
+        self.image_column = image_column
+        self.lists = (positive_column, negative_column)
+        self.separator = separator
+        header, _ = self._rows(self._root_file(ann_file))
+        super().__init__(
+            ann_file=ann_file,
+            data_root=data_root,
+            data_prefix=data_prefix,
+            metainfo=dict(
+                classes=self._classes(header, classes,
+                                      self._root_file(ann_file))),
+            **kwargs)
+
+    def _rows(self, path) -> Tuple[List[str], List[Tuple[int, List[str]]]]:
+        """Header, and (line number, cells) of every other line."""
+        text = read_text(path, 'CSV file', advice='set data_root and ann_file')
+        reader = csv.reader(io.StringIO(text))
+        try:
+            lines = [(reader.line_num, [c.strip() for c in row])
+                     for row in reader if any(c.strip() for c in row)]
+        except csv.Error as error:
+            raise ValueError(f'{path} line {reader.line_num} cannot be read '
+                             f'({error}): quote cells with commas or line '
+                             'breaks.') from error
+        (_, header), rows = lines[0], lines[1:]
+        if self.image_column not in header:
+            raise ValueError(
+                f'{path} line 1 has no column "{self.image_column}" but '
+                f'{", ".join(header)}: name the column of image paths so, or '
+                'set image_column.')
+        twice = [name for name in header if header.count(name) > 1]
+        if twice:
+            raise ValueError(f'{path} line 1 has the column "{twice[0]}" '
+                             'twice: drop one.')
+        if not rows:
+            raise ValueError(f'{path} has a header and no image.')
+        for number, cells in rows:
+            if len(cells) != len(header):
+                raise ValueError(
+                    f'{path} line {number} has {len(cells)} cells and the '
+                    f'header {len(header)}: give every column a cell, blank '
+                    'where the label is unknown.')
+        return header, rows
+
+    def _classes(self, header: List[str], classes, path) -> Tuple[str, ...]:
+        if self.lists[0] in header:
+            if classes is None:
+                raise ValueError(
+                    f'{path} lists class names in a column, so the data set '
+                    'needs classes: all names, or a file with one a line.')
+            return class_names(classes)
+        columns = [name for name in header if name != self.image_column]
+        if not columns:
+            raise ValueError(f'{path} line 1 has no column of labels beside '
+                             f'"{self.image_column}".')
+        if classes is None:
+            return class_names(columns)
+        classes = class_names(classes)
+        unknown = sorted(set(columns) ^ set(classes))
+        if unknown:
+            where = ('a column of the file but not among classes'
+                     if unknown[0] in columns else
+                     'among classes but no column of the file')
+            raise ValueError(f'{path} line 1: "{unknown[0]}" is {where}; make '
+                             'them agree.')
+        return classes
+
+    def load_data_list(self) -> List[dict]:
+        header, rows = self._rows(self.ann_file)
+        folder = self._image_folder()
+        read = (self._from_lists
+                if self.lists[0] in header else self._from_columns)
+        image = header.index(self.image_column)
+        first, data = {}, []
+        for number, cells in rows:
+            where = f'{self.ann_file} line {number}'
+            name = cells[image]
+            if not name:
+                raise ValueError(f'{where} names no image.')
+            if name in first:
+                raise ValueError(
+                    f'{where}: the image "{name}" stands in line '
+                    f'{first[name]} already; keep one line of it.')
+            first[name] = number
+            path = folder / name
+            if self.unreadable == 'stop' and not path.is_file():
+                raise FileNotFoundError(
+                    f'{where}: image {path} does not exist; mend the path or '
+                    'data_prefix, or drop the line.')
+            data.append(
+                dict(
+                    img_path=str(path),
+                    gt_score=read(dict(zip(header, cells)), where)))
+        return data
+
+    def _from_columns(self, row: dict, where: str) -> np.ndarray:
+        values = []
+        for name in self.class_names:
+            if row[name] not in VALUES:
+                raise ValueError(
+                    f'{where}, column "{name}" has the value "{row[name]}"; '
+                    'labels are 1 (present), 0 (absent) or blank (unknown).')
+            values.append(VALUES[row[name]])
+        return np.array(values, np.int8)
+
+    def _from_lists(self, row: dict, where: str) -> np.ndarray:
+        classes = self.class_names
+        score = np.full(len(classes), -1, np.int8)
+        for column, value in zip(self.lists, (1, 0)):
+            for name in row.get(column, '').split(self.separator):
+                name = name.strip()
+                if not name:
+                    continue
+                if name not in classes:
+                    raise ValueError(
+                        f'{where}, column "{column}" has "{name}", which is '
+                        f'not among the {len(classes)} classes.')
+                c = classes.index(name)
+                if score[c] == 1 - value:
+                    raise ValueError(f'{where} has "{name}" both as present '
+                                     'and as absent.')
+                score[c] = value
+        return score

@@ -1,0 +1,285 @@
+"""Masks of known labels: drawn by the field's rules, saved, loaded, counted.
+
+A mask is ``(N, C)`` bool, True = known; rows are images in the order of the
+data set's official list, which is a part of every protocol.
+"""
+import hashlib
+import zipfile
+from pathlib import Path
+from typing import NamedTuple, Optional, Sequence, Tuple, Union
+
+import numpy as np
+
+from .files import existing, read_lines
+
+# The seeds of the published masks.
+PROPORTION_SEED = 0
+SINGLE_POSITIVE_SEED = 1200
+RULES = ('all', 'single_positive')
+FILES = ('.npz', '.npy', '.txt', '.csv')
+
+
+def check_known(known) -> None:
+    """Raise ValueError unless ``known`` is what :func:`draw_mask` takes."""
+    if isinstance(known, str):
+        if known in RULES or Path(known).suffix in FILES:
+            return
+    elif isinstance(known, (int, float)) and 0 < known <= 1:
+        return
+    raise ValueError(
+        'The proportion of known labels must be a number in (0, 1], or '
+        f"'single_positive', 'all', or a file ({', '.join(FILES)}), got "
+        f'{known!r}.')
+
+
+def is_positive_list(known) -> bool:
+    """Whether ``known`` names a list of known positives."""
+    return isinstance(known, str) and Path(known).suffix in ('.txt', '.csv')
+
+
+def known_label_mask(shape: Tuple[int, int],
+                     proportion: float,
+                     seed: int = PROPORTION_SEED) -> np.ndarray:
+    """Which labels are known when a proportion of them is.
+
+    The rule of SST, SARB and HST: every (image, class) label is kept
+    independently, positive or negative alike. For one seed the masks are
+    nested: what is known at 10% is known at 20%.
+
+    Args:
+        shape: (N, C), images and classes.
+        proportion: Share of known labels, in (0, 1].
+        seed: Draws the mask.
+
+    Returns:
+        ``(N, C)`` bool, True = known.
+
+    Raises:
+        ValueError: If the proportion is not in (0, 1].
+    """
+    check_known(proportion)
+    rng = np.random.RandomState(seed)
+    mask = np.empty(shape, bool)
+    # The same numbers as in one draw, without 8 bytes for every label.
+    for start in range(0, shape[0], 4096):
+        rows = mask[start:start + 4096]
+        rows[:] = rng.random_sample(rows.shape) < proportion
+    return mask
+
+
+def single_positive_mask(labels: np.ndarray,
+                         seed: int = SINGLE_POSITIVE_SEED) -> np.ndarray:
+    """One known positive per image; everything else unknown.
+
+    The setting of Cole et al., CVPR 2021 (arXiv 2106.09708), with a seeded
+    choice per image. An image without a positive keeps no label.
+
+    Args:
+        labels: ``(N, C)`` in {1, 0, -1}.
+        seed: Draws the positives.
+
+    Returns:
+        ``(N, C)`` bool, True = known.
+    """
+    rng = np.random.RandomState(seed)
+    mask = np.zeros(labels.shape, bool)
+    for i, row in enumerate(labels):
+        positives = np.flatnonzero(row == 1)
+        rng.shuffle(positives)
+        mask[i, positives[:1]] = True
+    return mask
+
+
+def listed_positives_mask(path: Union[str, Path], labels: np.ndarray,
+                          images: Sequence[str],
+                          classes: Sequence[str]) -> np.ndarray:
+    """The known positives that a list file names, as SPLC's and SCPNet's.
+
+    A line is an image's file name and its known positives, indices or names
+    of classes, with commas between: ``COCO_train2014_000000480023.jpg,52``.
+    Images that are not listed keep no label.
+
+    Args:
+        path: The list.
+        labels: ``(N, C)`` in {1, 0, -1}.
+        images: N paths of images.
+        classes: C names.
+
+    Returns:
+        ``(N, C)`` bool, True = known.
+
+    Raises:
+        ValueError: If a line names an image or class that the data set has
+            not, or a label that is not positive there (the list then belongs
+            to other classes, or another order of them).
+    """
+    rows = {Path(image).name: i for i, image in enumerate(images)}
+    mask = np.zeros(labels.shape, bool)
+    for number, line in enumerate(
+            read_lines(path, 'list of known positives'), 1):
+        where = f'{path} line {number}'
+        image, *names = [cell.strip() for cell in line.split(',')]
+        row = rows.get(Path(image).name)
+        if row is None:
+            raise ValueError(f'{where}: the data set has no image "{image}".')
+        if not names:
+            raise ValueError(f'{where} is "{line}", expected an image and its '
+                             'known positives with commas between.')
+        for name in names:
+            if name in classes:
+                c = classes.index(name)
+            elif name.isdigit() and int(name) < len(classes):
+                c = int(name)
+            else:
+                raise ValueError(f'{where}: "{name}" is neither a class name '
+                                 f'nor one of 0..{len(classes) - 1}.')
+            if labels[row, c] != 1:
+                raise ValueError(
+                    f'{where}: "{classes[c]}" is not present in {image}; the '
+                    'list belongs to other classes or another order of them.')
+            mask[row, c] = True
+    return mask
+
+
+def draw_mask(labels: np.ndarray,
+              known: Union[float, str],
+              seed: Optional[int] = None,
+              images: Sequence[str] = (),
+              classes: Sequence[str] = ()) -> np.ndarray:
+    """The mask that a config names.
+
+    Args:
+        labels: ``(N, C)`` in {1, 0, -1}.
+        known: A proportion in (0, 1], 'single_positive', 'all', a mask file
+            (.npz of :func:`save_mask`, or a matrix in .npy whose non-zero
+            entries are known), or a list of known positives (.txt, .csv).
+        seed: None: the protocol's own.
+        images, classes: For lists.
+
+    Raises:
+        ValueError: If ``known`` is none of these, or a file does not fit.
+    """
+    check_known(known)
+    if known == 'all':
+        return np.ones(labels.shape, bool)
+    if known == 'single_positive':
+        return single_positive_mask(
+            labels, SINGLE_POSITIVE_SEED if seed is None else seed)
+    if not isinstance(known, str):
+        return known_label_mask(labels.shape, known,
+                                PROPORTION_SEED if seed is None else seed)
+    if is_positive_list(known):
+        return listed_positives_mask(known, labels, images, classes)
+    mask = load_mask(known).mask
+    if mask.shape != labels.shape:
+        raise ValueError(
+            f'The mask {known} is of {mask.shape[0]} images and '
+            f'{mask.shape[1]} classes, and the data set has '
+            f'{labels.shape[0]} and {labels.shape[1]}: it belongs to another '
+            'data set.')
+    return mask
+
+
+def mask_hash(mask: np.ndarray) -> str:
+    """First 16 hexadecimal digits of the SHA-256 of the packed mask."""
+    return hashlib.sha256(np.packbits(mask).tobytes()).hexdigest()[:16]
+
+
+class Mask(NamedTuple):
+    """A saved mask and what it was drawn by."""
+
+    mask: np.ndarray  # (N, C) bool, True = known
+    known: str  # the rule, as a config names it
+    seed: str
+    hash: str
+
+
+def save_mask(path: Union[str, Path],
+              mask: np.ndarray,
+              known: Union[float, str],
+              seed: Optional[int] = None) -> None:
+    """Write a mask, one bit a label, with its rule and its hash."""
+    np.savez_compressed(
+        path,
+        packed=np.packbits(mask),
+        shape=np.array(mask.shape),
+        known=str(known),
+        seed=str(seed),
+        hash=mask_hash(mask))
+
+
+def load_mask(path: Union[str, Path]) -> Mask:
+    """Read what :func:`save_mask` wrote, or a matrix from a .npy file.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is no mask, or not the one whose hash it carries.
+    """
+    existing(path, 'Mask file', 'draw it with tools/make_masks.py')
+    try:
+        content = np.load(path, allow_pickle=False)
+        if Path(path).suffix == '.npy':
+            mask = content != 0
+            return Mask(mask, Path(path).name, 'None', mask_hash(mask))
+        shape = tuple(content['shape'])
+        mask = np.unpackbits(content['packed'])[:shape[0] * shape[1]]
+        mask = mask.reshape(shape).astype(bool)
+        saved = Mask(mask, *(str(content[k]) for k in Mask._fields[1:]))
+    except (ValueError, KeyError, IndexError, OSError, EOFError,
+            zipfile.BadZipFile) as error:
+        raise ValueError(f'{path} is not a whole mask file ({error}); draw it '
+                         'again with tools/make_masks.py.') from error
+    if mask_hash(mask) != saved.hash:
+        raise ValueError(
+            f'{path} carries the hash {saved.hash} and its mask has '
+            f'{mask_hash(mask)}: the file is damaged; draw it again.')
+    return saved
+
+
+def load_labels(path: Union[str, Path]) -> np.ndarray:
+    """A matrix of labels from a file.
+
+    Args:
+        path: .npy with ``(N, C)``; or .npz with ``labels`` ``(N, C)``, or
+            with ``packed``, rows of bits, and ``num_classes``.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it holds no such matrix.
+    """
+    existing(path, 'Label matrix', 'give a .npy or .npz file, or a config')
+    try:
+        content = np.load(path, allow_pickle=False)
+        if not isinstance(content, np.ndarray):
+            if 'labels' in content:
+                content = content['labels']
+            else:
+                content = np.unpackbits(
+                    content['packed'], axis=1)[:, :int(content['num_classes'])]
+        if content.ndim != 2:
+            raise ValueError(f'shape {content.shape}')
+    except (ValueError, KeyError, OSError, EOFError,
+            zipfile.BadZipFile) as error:
+        raise ValueError(f'{path} holds no (N, C) matrix of labels '
+                         f'({error}).') from error
+    return content.astype(np.int8)
+
+
+class MaskCounts(NamedTuple):
+    """What a mask leaves of a set's labels."""
+
+    known: np.ndarray  # (C,) known labels of each class
+    positive: np.ndarray  # (C,) of them positive
+    images_without: int  # images without any known label
+
+
+def count_known(labels: np.ndarray, mask: np.ndarray) -> MaskCounts:
+    """Count what is known; labels that are unknown in the data stay so.
+
+    Args:
+        labels: ``(N, C)`` in {1, 0, -1}.
+        mask: ``(N, C)`` bool.
+    """
+    seen = mask & (labels != -1)
+    return MaskCounts(
+        seen.sum(0), (seen & (labels == 1)).sum(0), int((~seen.any(1)).sum()))

@@ -1,0 +1,101 @@
+"""Visual Genome's 200 most frequent categories as a multi-label set."""
+from pathlib import Path
+from typing import List
+
+from trm_ml_mm.registry import DATASETS
+
+from .base import MultiLabelDataset
+from .categories import class_names
+from .files import read_json, read_lines
+
+
+@DATASETS.register_module()
+class VG200(MultiLabelDataset):
+    """VG-200: 82,904 training and 10,000 test images.
+
+    The folder: images as Visual Genome gives them (one folder or two), and
+    three files that SSGRL and SARB published::
+
+        data_root/
+          VG_100K/*.jpg, VG_100K_2/*.jpg
+          train_list_500.txt, test_list_500.txt
+          vg_category_200_labels_index.json
+          category_names.txt            yours: one name a line
+
+    The names of the 200 categories were never published with the labels; a
+    text tower needs them, in the order of the indices.
+
+    Args:
+        ann_file: 'train_list_500.txt' or 'test_list_500.txt'; its order is
+            the order of images, which masks rely on.
+        data_root: The folder.
+        label_file: Image name -> indices of its categories.
+        classes: File with the names, relative to ``data_root``, or a list.
+        image_folders: Where images are looked for.
+        **kwargs: Of :class:`MultiLabelDataset`.
+
+    Raises:
+        FileNotFoundError: If a file is missing, or a listed image.
+        ValueError: If the list and the labels do not match.
+    """
+
+    def __init__(self,
+                 ann_file: str,
+                 data_root: str = '',
+                 label_file: str = 'vg_category_200_labels_index.json',
+                 classes='category_names.txt',
+                 image_folders=('VG_100K', 'VG_100K_2'),
+                 **kwargs):
+        self.label_file = label_file
+        self.image_folders = image_folders
+        if isinstance(classes, str):
+            path = Path(data_root) / classes
+            if not path.is_file():
+                raise FileNotFoundError(
+                    f'VG-200 needs the names of its categories in {path}, one '
+                    'a line in the order of the label indices: they were '
+                    'never published with the labels, so write that file.')
+            classes = str(path)
+        super().__init__(
+            ann_file=ann_file,
+            data_root=data_root,
+            metainfo=dict(classes=class_names(classes)),
+            **kwargs)
+
+    def load_data_list(self) -> List[dict]:
+        advice = 'set data_root to the folder of VG-200'
+        names = [
+            line.split()[0] for line in read_lines(
+                self.ann_file, 'VG-200 image list', advice=advice)
+        ]
+        label_path = self._root_file(self.label_file)
+        labels = read_json(label_path, 'VG-200 label file', advice=advice)
+        found = {}
+        for folder in self.image_folders:
+            # One listing instead of a look for each of 90,000 images.
+            found.update((p.name, p) for p in self._root_file(folder).glob('*'))
+        if not found:
+            raise FileNotFoundError(
+                f'None of the image folders {", ".join(self.image_folders)} '
+                f'in {self.data_root} holds an image; set data_root or '
+                'image_folders.')
+        count = len(self.class_names)
+        data = []
+        for number, name in enumerate(names, 1):
+            where = f'{self.ann_file} image {number}'
+            if name not in labels:
+                raise ValueError(f'{where}, {name}, has no labels in '
+                                 f'{label_path}: the two files do not match.')
+            if name not in found:
+                raise FileNotFoundError(
+                    f'{where}, {name}, is in none of '
+                    f'{", ".join(self.image_folders)}.')
+            if labels[name] and not 0 <= min(labels[name]) <= max(
+                    labels[name]) < count:
+                raise ValueError(
+                    f'{label_path} gives {name} the category '
+                    f'{max(labels[name])}, and there are {count} names.')
+            data.append(
+                dict(img_path=str(found[name]),
+                     gt_label=sorted(set(labels[name]))))
+        return data

@@ -1,0 +1,121 @@
+"""PASCAL VOC as a multi-label set, with its difficult objects."""
+from typing import List
+from xml.etree import ElementTree
+
+import numpy as np
+
+from trm_ml_mm.registry import DATASETS
+
+from .base import MultiLabelDataset
+from .categories import VOC_CLASSES
+from .files import read_lines, read_text
+
+DIFFICULT = {'negative': 0, 'unknown': -1, 'positive': 1}
+
+
+def scores_from_pascal(labels: np.ndarray,
+                       difficult: str = 'negative') -> np.ndarray:
+    """Labels in PASCAL's coding -> labels in this package's.
+
+    Args:
+        labels: Any shape; 1 present, 0 difficult objects only, -1 absent, as
+            in ``ImageSets/Main/<class>_<split>.txt``.
+        difficult: What a class with difficult objects only counts as:
+            'negative', 'unknown' or 'positive'.
+
+    Returns:
+        The same shape, int8: 1 present, 0 absent, -1 unknown.
+
+    Raises:
+        ValueError: If ``difficult`` is none of these.
+    """
+    if difficult not in DIFFICULT:
+        raise ValueError(f'difficult is one of {", ".join(DIFFICULT)}, got '
+                         f'{difficult!r}.')
+    return np.select([labels == 1, labels == 0], [1, DIFFICULT[difficult]],
+                     0).astype(np.int8)
+
+
+@DATASETS.register_module()
+class VOCMultiLabel(MultiLabelDataset):
+    """PASCAL VOC 2007 or 2012, 20 classes.
+
+    The folder as the official download leaves it::
+
+        data_root/                      VOCdevkit/VOC2007
+          ImageSets/Main/trainval.txt, test.txt, ...
+          Annotations/*.xml
+          JPEGImages/*.jpg
+
+    A class is present where the image has an object of it that is not marked
+    difficult. Where all its objects are difficult, ``difficult`` decides. The
+    literature differs: with known proportions of VOC 2007 they are negative,
+    in training and test; with single positive labels of VOC 2012 positive;
+    MMPretrain leaves them out.
+
+    Args:
+        ann_file: Image list, such as 'ImageSets/Main/trainval.txt'; its order
+            is the order of images, which masks rely on.
+        data_root: The year's folder.
+        difficult: 'negative', 'unknown' or 'positive'.
+        data_prefix: Image folder.
+        **kwargs: Of :class:`MultiLabelDataset`.
+
+    Raises:
+        ValueError: If an annotation is damaged, or names no known class.
+        FileNotFoundError: If the list, an annotation or the image folder is
+            missing.
+    """
+
+    METAINFO = dict(classes=VOC_CLASSES)
+
+    def __init__(self,
+                 ann_file: str,
+                 data_root: str = '',
+                 difficult: str = 'negative',
+                 data_prefix: str = 'JPEGImages',
+                 **kwargs):
+        scores_from_pascal(np.zeros(0), difficult)  # says what it may be
+        self.difficult = difficult
+        super().__init__(
+            ann_file=ann_file,
+            data_root=data_root,
+            data_prefix=data_prefix,
+            **kwargs)
+
+    def load_data_list(self) -> List[dict]:
+        folder = self._image_folder()
+        # A line may carry a second column, as in <class>_<split>.txt.
+        names = [
+            line.split()[0]
+            for line in read_lines(self.ann_file, 'VOC image list',
+                                   advice='set data_root to the folder that '
+                                   'holds ImageSets/')
+        ]
+        return [
+            dict(
+                img_path=str(folder / f'{name}.jpg'),
+                img_id=name,
+                gt_score=scores_from_pascal(self._pascal_labels(name),
+                                            self.difficult)) for name in names
+        ]
+
+    def _pascal_labels(self, name: str) -> np.ndarray:
+        path = self._root_file(f'Annotations/{name}.xml')
+        text = read_text(path, 'VOC annotation')
+        classes = self.class_names
+        labels = np.full(len(classes), -1, np.int8)
+        try:
+            objects = [(o.findtext('name').strip(),
+                        int(o.findtext('difficult') or 0))
+                       for o in ElementTree.fromstring(text).iter('object')]
+        except (ElementTree.ParseError, AttributeError, ValueError) as error:
+            raise ValueError(f'{path} is not a whole VOC annotation '
+                             f'({error}); unpack it again.') from error
+        for kind, difficult in objects:
+            if kind not in classes:
+                raise ValueError(f'{path} has an object "{kind}", which is '
+                                 f'not among the {len(classes)} classes.')
+            c = classes.index(kind)
+            labels[c] = max(labels[c], 0 if difficult else 1)
+        return labels

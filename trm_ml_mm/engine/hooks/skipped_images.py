@@ -1,0 +1,36 @@
+"""Images that could not be read, counted."""
+from pathlib import Path
+
+from mmengine.dist import all_gather_object
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+
+from trm_ml_mm.registry import HOOKS
+
+
+@HOOKS.register_module()
+class SkippedImagesHook(Hook):
+    """Count and list the images that data sets with ``unreadable='skip'``
+    passed over, of all workers and ranks.
+
+    After every epoch the log has the count, and ``skipped_images.txt`` in the
+    work dir every path.
+    """
+
+    def __init__(self):
+        self.skipped = set()  # paths, of this rank
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None,
+                         outputs=None) -> None:
+        for sample in (data_batch or {}).get('data_samples', []):
+            self.skipped.update(sample.get('skipped_images', ()))
+
+    def after_train_epoch(self, runner) -> None:
+        skipped = sorted(set().union(*all_gather_object(self.skipped)))
+        if not skipped or runner.rank != 0:
+            return
+        path = Path(runner.work_dir, 'skipped_images.txt')
+        path.write_text('\n'.join(skipped) + '\n')
+        print_log(
+            f'{len(skipped)} unreadable images were skipped, others took '
+            f'their places: {path}', logger='current', level='WARNING')
