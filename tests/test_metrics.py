@@ -1,3 +1,5 @@
+import csv
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +16,12 @@ from trm_ml_mm.evaluation import (
     mean_over_classes,
     precision_recall,
     predict,
+)
+from trm_ml_mm.evaluation.per_class import (
+    find_per_class,
+    per_class_rows,
+    per_class_table,
+    write_per_class,
 )
 
 
@@ -194,3 +202,38 @@ def test_padding_is_not_counted():
     metric.process(None, samples(logits[[0, 1, 2, 3, 4, 0]],
                                  targets[[0, 1, 2, 3, 4, 0]]))
     assert metric.evaluate(5) == whole
+
+
+def test_both_rules_of_top_k_are_reported():
+    logits = torch.tensor([[3., 2., -1., -2.], [1., -3., -2., -1.]])
+    targets = torch.tensor([[1., 0., 1., 0.], [0., 0., 0., 1.]])
+    metric = MultiLabelF1(topk=2)
+    metric.process(None, samples(logits, targets))
+    values = metric.evaluate(2)
+    # Top-2: classes 0 and 1; 0 and 3. With the threshold class 3 drops out.
+    assert values['multi-label/OP_top2'] == pytest.approx(100 * 2 / 4)
+    assert values['multi-label/OR_top2'] == pytest.approx(100 * 2 / 3)
+    assert values['multi-label/OP_top2_thr'] == pytest.approx(100 * 1 / 3)
+    assert values['multi-label/OR_top2_thr'] == pytest.approx(100 * 1 / 3)
+
+
+def test_table_of_classes(tmp_path):
+    logits = torch.randn(30, 3)
+    targets = torch.randint(-1, 2, (30, 3)).float()
+    targets[:, 2] = -1
+    metric = MultiLabelAP()
+    metric.process(None, samples(logits, targets))
+    metric.evaluate(30)
+    rows = per_class_rows(['dog', 'cat', 'cow'], find_per_class([metric]))
+    write_per_class(tmp_path / 'c.csv', rows)
+    with open(tmp_path / 'c.csv', newline='') as file:
+        read = list(csv.DictReader(file))
+    assert [row['class'] for row in read] == ['dog', 'cat', 'cow']
+    for c in (0, 1):
+        known = targets[:, c] != -1
+        expected = average_precision_score(targets[known, c], logits[known, c])
+        assert float(read[c]['AP']) == pytest.approx(100 * expected, abs=1e-3)
+        assert int(read[c]['positives']) == (targets[:, c] == 1).sum()
+        assert int(read[c]['known']) == known.sum()
+    assert read[2]['AP'] == '' and read[2]['known'] == '0'
+    assert per_class_table(rows).row_count == 3

@@ -1,5 +1,7 @@
 """Whole runs on the built-in set: train, save, resume, test, refuse."""
+import json
 import logging
+import os
 
 import pytest
 import torch
@@ -300,3 +302,85 @@ def test_learning_rates_keep_their_ratio(small_run):
     rates = {group['lr'] for group in runner.optim_wrapper.param_groups}
     assert len(rates) == 2
     assert min(rates) == pytest.approx(.05 * max(rates))
+
+
+def test_the_mask_is_kept_in_the_work_dir(small_run, tmp_path):
+    from trm_ml_mm.datasets import load_mask, save_mask
+    small_run({'train_cfg.max_epochs': 1}).train()
+    path, = (tmp_path / 'run').glob('known_labels_*.npz')
+    saved = load_mask(path)
+    assert path.stem.endswith(saved.hash) and saved.known == '0.1'
+    runner = small_run(resume='auto')
+    runner.train()  # the file is there, and fits
+    assert (runner.train_dataloader.dataset.mask == saved.mask).all()
+    save_mask(path, ~saved.mask, .1)
+    with pytest.raises(ValueError, match="another mask than this run's"):
+        small_run(resume='auto').train()
+
+
+def test_last_and_best_epoch_are_both_reported(small_run, tmp_path):
+    """The best checkpoint is evaluated, and the last one stands again."""
+    runner = small_run({'custom_hooks.4.zero_shot': False, **VAL_IS_TEST})
+    best = dict(epoch=1)
+
+    def after_val_epoch(runner, metrics=None):
+        # Whatever was learned, epoch 1 validates best.
+        metrics['multi-label/mAP'] = 90. - runner.epoch
+
+    runner.hooks[-1].after_val_epoch = after_val_epoch
+    runner._hooks.insert(0, runner._hooks.pop())
+    runner.train()
+    rows = json.loads((tmp_path / 'run/test_results.json').read_text())['rows']
+    assert [row['epoch'] for row in rows] == [2, best['epoch']]
+    assert 'last epoch' in rows[0]['method']
+    assert 'picked on the TEST set' in rows[1]['method']
+    assert rows[0]['mAP'] != rows[1]['mAP']
+    for row in rows:
+        file = f'epoch_{row["epoch"]}.pth'
+        tested = small_run(dict(VAL_IS_TEST), 'test',
+                           checkpoint=str(tmp_path / 'run' / file)).test()
+        assert tested['multi-label/mAP'] == row['mAP']
+    saved = load(tmp_path / 'run/epoch_2.pth')['state_dict']
+    assert_same({k: runner.model.state_dict()[k] for k in saved}, dict(saved))
+
+
+def test_classes_go_to_a_file_beside_the_log(small_run, tmp_path):
+    small_run({'train_cfg.max_epochs': 1}).train()
+    before = set(os.listdir())
+    small_run(work_dir='test',
+              checkpoint=str(tmp_path / 'run/epoch_1.pth')).test()
+    for name in ('run', 'test'):
+        file, = (tmp_path / name).rglob('per_class.csv')
+        lines = file.read_text().splitlines()
+        assert lines[0].startswith('class,AP') and len(lines) == 31
+    assert set(os.listdir()) == before  # nothing outside the work dir
+
+
+def test_skipped_images_are_counted_and_listed(tmp_path):
+    from mmpretrain.structures import DataSample
+
+    from trm_ml_mm.engine import SkippedImagesHook
+
+    class Runner:
+        rank, work_dir = 0, str(tmp_path)
+
+    hook = SkippedImagesHook()
+    for paths in (['b.jpg'], ['b.jpg', 'a.jpg'], []):
+        sample = DataSample()
+        if paths:
+            sample.set_field(paths, 'skipped_images', field_type='metainfo')
+        hook.after_train_iter(Runner, 0, dict(data_samples=[sample]))
+    hook.after_train_epoch(Runner)
+    assert (tmp_path / 'skipped_images.txt').read_text() == 'a.jpg\nb.jpg\n'
+
+
+def test_classes_follow_the_data_set(small_run):
+    runner = small_run({
+        **{f'{part}.scene_set': 1 for part in (
+            'train_dataloader.dataset.dataset', 'val_dataloader.dataset',
+            'test_dataloader.dataset')}, 'train_cfg.max_epochs': 1,
+        'model.head.prototypes.warmup_images': None})
+    assert runner.model.backbone.class_names == Scenes(
+        num_images=1, scene_set=1).metainfo['classes']
+    runner.train()
+    assert runner.model.head.prototypes.warmup_images == 48

@@ -1,4 +1,5 @@
 """Images that could not be read, counted."""
+import logging
 from pathlib import Path
 
 from mmengine.dist import all_gather_object
@@ -33,4 +34,4 @@ class SkippedImagesHook(Hook):
         path.write_text('\n'.join(skipped) + '\n')
         print_log(
             f'{len(skipped)} unreadable images were skipped, others took '
-            f'their places: {path}', logger='current', level='WARNING')
+            f'their places: {path}', logger='current', level=logging.WARNING)

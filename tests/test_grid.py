@@ -1,0 +1,94 @@
+"""The grid: its table, and what a kill leaves."""
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import time
+
+import pytest
+from tests_support import ROOT
+
+from trm_ml_mm.engine.grid import plan, run_grid, save_tables, table
+
+TINY = ['train_dataloader.dataset.dataset.num_images=48',
+        'val_dataloader.dataset.num_images=20',
+        'test_dataloader.dataset.num_images=40', 'train_cfg.max_epochs=3']
+
+
+def rows():
+    return [
+        dict(method=m, known=k, seed=s, mAP=10 * i + 3 * j + s * s)
+        for i, m in enumerate(('ours', 'rival'))
+        for j, k in enumerate((.1, .5, 'single_positive')) for s in (0, 1, 2)
+    ]
+
+
+def test_cells_are_means_and_deviations_over_seeds():
+    lines = table(rows())
+    assert lines[0] == ['method', '10%', '50%', 'single positive', 'average']
+    assert [line[0] for line in lines[1:]] == ['ours', 'rival']
+    mean, deviation = lines[2][2].split(' ± ')
+    values = [13., 14., 17.]
+    assert float(mean) == pytest.approx(statistics.mean(values), abs=.005)
+    assert float(deviation) == pytest.approx(statistics.stdev(values),
+                                             abs=.005)
+    # Over the proportions of each seed, without single positive.
+    assert lines[1][4] == '3.17 ± 2.08'
+
+
+def test_a_missing_run_leaves_a_gap_and_no_average_of_it():
+    some = [r for r in rows() if (r['method'], r['known'], r['seed']) !=
+            ('ours', .5, 1)]
+    lines = table(some)
+    assert lines[1][2] == '5.00 ± 2.83'
+    assert lines[1][4] == '3.50 ± 2.83'  # seeds 0 and 2
+    assert table([r for r in some if r['known'] != .5 or
+                  r['method'] == 'rival'])[1][2] == '-'
+
+
+def test_tables_are_saved(tmp_path):
+    text = save_tables(rows(), tmp_path)
+    assert '| ours | 1.67 ± 2.08 |' in text
+    assert (tmp_path / 'table.md').read_text() == text
+    assert json.loads((tmp_path / 'rows.json').read_text()) == rows()
+    assert len((tmp_path / 'rows.csv').read_text().splitlines()) == 19
+
+
+def test_places_are_not_mixed_up(tmp_path):
+    jobs = plan(['a/x.py'], [.1], [0])
+    with pytest.raises(ValueError, match='same file name'):
+        plan(['a/x.py', 'b/x.py'], [.1], [0])
+    true = tmp_path / 'train.py'
+    true.write_text('')
+    assert run_grid(jobs, tmp_path / 'out', true, 1, ['a=1']) == []
+    with pytest.raises(ValueError, match='take another --out'):
+        run_grid(jobs, tmp_path / 'out', true, 1, ['a=2'])
+
+
+def grid(out):
+    return [sys.executable, 'tools/run_grid.py', 'configs/trm_ml_scenes.py',
+            '--known', '0.3', 'single_positive', '--seeds', '0', '1', '--out',
+            str(out), '--cfg-options', *TINY]
+
+
+def test_a_killed_grid_ends_with_the_same_table(tmp_path):
+    straight, killed = tmp_path / 'straight', tmp_path / 'killed'
+    subprocess.run(grid(straight), cwd=ROOT, check=True, capture_output=True)
+    process = subprocess.Popen(grid(killed), cwd=ROOT, stdout=subprocess.PIPE,
+                               stderr=subprocess.STDOUT,
+                               start_new_session=True)
+    deadline = time.time() + 120
+    while not list(killed.rglob('epoch_1.pth')):
+        assert time.time() < deadline and process.poll() is None
+        time.sleep(.05)
+    os.killpg(process.pid, signal.SIGKILL)  # the grid and its runs
+    process.wait()
+    done = len(list(killed.rglob('test_results.json')))
+    assert done < 4
+    again = subprocess.run(grid(killed), cwd=ROOT, check=True,
+                           capture_output=True, text=True)
+    assert '4 of 4 runs' in again.stdout
+    for name in ('table.md', 'rows.json'):
+        assert (killed / name).read_text() == (straight / name).read_text()
