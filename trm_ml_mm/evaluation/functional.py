@@ -3,8 +3,11 @@
 Scores and targets are ``(N, C)``: N images, C classes. Targets are 1 present,
 0 absent, -1 unknown; unknown ones count nowhere.
 """
+from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
 from typing import NamedTuple, Optional
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,30 +29,41 @@ def average_precision(scores: Tensor,
         interpolated: Which definition.
 
     Returns:
-        ``(C,)`` float64 in [0, 1]; NaN for a class without positives.
+        ``(C,)`` float64 on the CPU, in [0, 1]; NaN for a class without
+        positives.
 
     Raises:
         ValueError: If the shapes differ, or scores are not finite.
     """
     scores, targets = _check(scores, targets)
-    if len(scores) == 0:
-        return scores.new_full(scores.shape[1:], float('nan')).double()
-    scores, order = scores.sort(0, descending=True)
-    targets = targets.gather(0, order)
-    positive = (targets == 1).double()
-    hits = positive.cumsum(0)
-    seen = (targets != -1).double().cumsum(0)
-    # Precision after the last image of each group of equal scores.
-    rows = torch.arange(len(scores), device=scores.device)[:, None]
-    last = torch.ones_like(scores, dtype=torch.bool)
-    last[:-1] = scores[:-1] != scores[1:]
-    group_end = torch.where(last, rows, len(scores) - 1)
-    group_end = group_end.flip(0).cummin(0).values.flip(0)
-    precision = (hits / seen.clamp(min=1)).gather(0, group_end)
-    if interpolated:
-        precision = precision.flip(0).cummax(0).values.flip(0)
-    return (positive * precision).sum(0) / hits[-1].where(
-        hits[-1] > 0, torch.tensor(float('nan'), dtype=torch.double))
+    rows = [
+        value.T.contiguous().cpu().numpy()
+        for value in (scores, targets.to(torch.int8))
+    ]
+    # NumPy sorts without holding the interpreter's lock.
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        values = list(pool.map(_class_ap, *rows, repeat(interpolated)))
+    return torch.tensor(values, dtype=torch.double)
+
+
+def _class_ap(scores: np.ndarray, targets: np.ndarray,
+              interpolated: bool) -> float:
+    """:func:`average_precision` of one class, ``(N,)`` both.
+
+    Every step of recall is a positive, so precision is needed at the scores
+    of positives only, and negatives below all of them never matter.
+    """
+    positive = np.sort(scores[targets == 1])
+    if not len(positive):
+        return float('nan')
+    negative = np.sort(
+        np.compress((targets == 0) & (scores >= positive[0]), scores))
+    hits = len(positive) - np.searchsorted(positive, positive)
+    misses = len(negative) - np.searchsorted(negative, positive)
+    precision = hits / (hits + misses)
+    if interpolated:  # lower scores have a larger recall
+        precision = np.maximum.accumulate(precision)
+    return precision.mean()
 
 
 def mean_over_classes(values: Tensor, empty: str = 'skip') -> Tensor:
@@ -139,9 +153,10 @@ def _check(scores: Tensor, targets: Tensor):
         raise ValueError('scores and targets must both be (N, C), got '
                          f'{tuple(scores.shape)} and '
                          f'{tuple(targets.shape)}.')
-    if not scores.is_floating_point():
-        scores = scores.double()
-    if not scores.isfinite().all():
+    if scores.dtype != torch.double:
+        scores = scores.float() if scores.is_floating_point(
+        ) else scores.double()
+    if scores.numel() and not torch.stack(scores.aminmax()).isfinite().all():
         raise ValueError('scores have NaN or infinite values: the model '
                          'diverged; lower the learning rate.')
     return scores, targets
