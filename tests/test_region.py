@@ -9,17 +9,52 @@ from trm_ml_mm.models.region import matching_logits, saliency_maps
 
 
 def test_saliency_equals_a_loop():
-    queries, keys = torch.randn(3, 8), torch.randn(2, 5, 8)
-    got = saliency_maps(queries, keys, num_heads=2)
+    queries, places = torch.randn(2, 3, 8), torch.randn(2, 5, 8)
+    got = saliency_maps(queries, places)
     for b in range(2):
         for h in range(2):
-            part = slice(4 * h, 4 * h + 4)
             for c in range(3):
-                e = [math.exp((queries[c, part] * keys[b, n, part]).sum())
+                e = [math.exp((queries[h, c] * places[b, n]).sum())
                      for n in range(5)]
                 for n in range(5):
                     assert got[b, h, c, n].item() == pytest.approx(
                         e[n] / sum(e), abs=1e-5)
+
+
+@pytest.mark.parametrize('heads', [1, 4])
+def test_it_is_cross_attention_of_queries_over_places(heads):
+    """As PyTorch's own attention has it, with every place projected; values
+    and gradients."""
+    region = CategoryRegions(6, 16, num_heads=heads)
+    for value in region.parameters():
+        torch.nn.init.normal_(value, std=.3)
+    dense, anchor = torch.randn(2, 5, 16), torch.randn(6, 16)
+    dense.requires_grad_()
+
+    def plain():
+        places = F.normalize(dense, dim=-1)
+        # PyTorch scales by 1 / sqrt(d); ours is in the weights.
+        scale = (16 / heads)**.5
+        attended, maps = F.multi_head_attention_forward(
+            scale * (anchor + region.query_offset)[:, None].expand(-1, 2, -1),
+            places.transpose(0, 1), places.transpose(0, 1), 16, heads, None,
+            None, None, None, False, 0., torch.eye(16), None,
+            use_separate_proj_weight=True,
+            q_proj_weight=region.query_proj.weight,
+            k_proj_weight=region.key_proj.weight,
+            v_proj_weight=region.value_proj.weight)
+        pooled = maps @ places
+        return maps, pooled, pooled + region.mlp(attended.transpose(0, 1))
+
+    learned = [dense, *region.parameters()]
+    for a, b in zip(region(dense, anchor), plain()):
+        assert torch.allclose(a, b, atol=1e-5)
+    weight = torch.randn(2, 6, 16)
+    ours = torch.autograd.grad((region(dense, anchor).query * weight).sum(),
+                               learned)
+    theirs = torch.autograd.grad((plain()[2] * weight).sum(), learned)
+    for a, b in zip(ours, theirs):
+        assert torch.allclose(a, b, atol=1e-4)
 
 
 @pytest.mark.parametrize('heads', [1, 4])

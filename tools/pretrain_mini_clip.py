@@ -183,8 +183,10 @@ class Pretrainer(nn.Module):
     def embed_text(self, tokens):
         end = tokens.argmax(1)
         tokens = tokens[:, :end.max() + 1]
-        return encode_prompts(self.clip, self.clip.token_embedding(tokens),
-                              end)
+        embedded = self.clip.token_embedding(tokens)
+        # All captions begin with the start token.
+        return encode_prompts(self.clip, embedded[:1, :1],
+                              embedded[None, :, 1:], end)[0]
 
     def forward(self, x, tokens, words, same, idf):
         image, pooled = self.embed(x)

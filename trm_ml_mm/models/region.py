@@ -19,20 +19,18 @@ class RegionFeatures(NamedTuple):
     query: Tensor  # (B, C, D) the learned level: the student's
 
 
-def saliency_maps(queries: Tensor, keys: Tensor, num_heads: int) -> Tensor:
-    """Cross-attention of category queries over the places of a map.
+def saliency_maps(queries: Tensor, places: Tensor) -> Tensor:
+    """Where each category looks.
 
     Args:
-        queries: ``(C, D)``.
-        keys: ``(B, L, D)``.
-        num_heads: h, a divisor of D.
+        queries: ``(h, C, D)``, one for each head and category.
+        places: ``(B, L, D)``.
 
     Returns:
         ``(B, h, C, L)``, a distribution over places.
     """
-    q = queries.unflatten(-1, (num_heads, -1)).transpose(0, 1)  # h C d
-    k = keys.unflatten(-1, (num_heads, -1)).transpose(1, 2)  # B h L d
-    return torch.softmax((q @ k.transpose(-1, -2)).float(), -1)
+    logits = queries.flatten(0, 1) @ places.transpose(1, 2)  # B hC L
+    return torch.softmax(logits.float(), -1).unflatten(1, queries.shape[:2])
 
 
 class CategoryRegions(nn.Module):
@@ -101,18 +99,25 @@ class CategoryRegions(nn.Module):
         """
         places = as_places(dense)
         places = F.normalize(places.float(), dim=-1)  # B L D
-        queries = self.query_proj(anchor + self.query_offset)
-        attention = saliency_maps(queries, self.key_proj(places),
-                                  self.num_heads)  # B h C L
-        saliency = attention.mean(1)
-        region = saliency @ places  # B C D
-        values = self.value_proj(places).unflatten(-1, (self.num_heads, -1))
-        attended = attention @ values.transpose(1, 2)  # B h C d
-        attended = attended.transpose(1, 2).flatten(2)  # B C D
+        attention = saliency_maps(self._queries(anchor), places)  # B h C L
+        pooled = attention @ places[:, None]  # B h C D
+        saliency, region = attention.mean(1), pooled.mean(1)
+        # A (F W_v) = (A F) W_v: there are fewer categories than places.
+        values = self.value_proj.weight.unflatten(0, (self.num_heads, -1))
+        attended = torch.einsum('bhcd,hed->bche', pooled, values).flatten(2)
         query = self.mlp(attended)
         if self.residual:
             query = region + query
         return RegionFeatures(saliency, region, query)
+
+    def _queries(self, anchor: Tensor) -> Tensor:
+        """Every head's queries, ``(h, C, D)``, to compare with places as they
+        are: (Q W_q)(F W_k)^T = (Q W_q W_k^T) F^T, where no place has to be
+        projected."""
+        queries = self.query_proj(anchor + self.query_offset)
+        queries = queries.unflatten(-1, (self.num_heads, -1))  # C h d
+        keys = self.key_proj.weight.unflatten(0, (self.num_heads, -1))
+        return torch.einsum('chd,hde->hce', queries, keys)
 
 
 def as_places(dense: Tensor) -> Tensor:

@@ -3,6 +3,7 @@ import hashlib
 from typing import Optional, Sequence, Tuple, Union
 
 import torch
+import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
@@ -12,26 +13,68 @@ from ..clip import FrozenModule, LoadedCLIP, load_clip
 from .prompt_learner import PromptLearner
 
 
-def encode_prompts(clip: nn.Module, embeddings: Tensor,
+def encode_prompts(clip: nn.Module, prefix: Tensor, suffix: Tensor,
                    end: Tensor) -> Tensor:
     """Text features of embedded prompts.
 
-    The same function as ``clip.encode_text``, from token embeddings and over
-    as many places as the prompts need.
+    The same function as ``clip.encode_text``, from token embeddings, over as
+    many places as the prompts need, and with what all classes' prompts begin
+    with computed once: the tower is causal, so nothing that follows changes
+    it.
 
     Args:
         clip: open_clip's ``CLIP``.
-        embeddings: ``(N, L, width)`` token embeddings, L <= 77.
-        end: ``(N,)`` place of each prompt's end token.
+        prefix: ``(P, S, width)`` embeddings that C prompts begin with.
+        suffix: ``(P, C, R, width)`` what follows; S + R <= 77.
+        end: ``(C,)`` place of each prompt's end token, at least S.
 
     Returns:
-        ``(N, D)``, not normalised.
+        ``(P, C, D)``, not normalised.
     """
-    length = embeddings.shape[1]
-    x = embeddings + clip.positional_embedding[:length]
-    x = clip.transformer(x, attn_mask=clip.attn_mask[:length, :length])
-    x = x[torch.arange(len(x), device=x.device), end]
-    return clip.ln_final(x) @ clip.text_projection
+    groups, shared = prefix.shape[:2]
+    classes, own = suffix.shape[1:3]
+    positions = clip.positional_embedding[:shared + own]
+    x = prefix + positions[:shared]  # P S w
+    y = (suffix + positions[shared:]).flatten(0, 1)  # PC R w
+    # A suffix place sees the whole prefix, and the suffix up to itself.
+    visible = torch.ones(own, shared + own, dtype=torch.bool, device=x.device
+                         ).tril(shared)
+    for block in clip.transformer.resblocks:
+        query, key, value = _projections(block, x)
+        attended = F.scaled_dot_product_attention(
+            query, key, value, is_causal=True)
+        x = _after_attention(block, x, attended)
+        query, *pair = _projections(block, y)
+        key, value = (
+            torch.cat([_repeat(a, classes), b], 2)
+            for a, b in zip((key, value), pair))
+        attended = F.scaled_dot_product_attention(
+            query, key, value, attn_mask=visible)
+        y = _after_attention(block, y, attended)
+    y = y.unflatten(0, (groups, classes))
+    y = y[:, torch.arange(classes, device=y.device), end - shared]
+    return clip.ln_final(y) @ clip.text_projection
+
+
+def _projections(block: nn.Module, x: Tensor) -> Tuple[Tensor, ...]:
+    """Queries, keys and values, ``(N, heads, L, d)`` each."""
+    attn = block.attn
+    qkv = F.linear(block.ln_1(x), attn.in_proj_weight, attn.in_proj_bias)
+    return tuple(
+        part.unflatten(-1, (attn.num_heads, -1)).transpose(1, 2)
+        for part in qkv.chunk(3, -1))
+
+
+def _after_attention(block: nn.Module, x: Tensor, attended: Tensor) -> Tensor:
+    """The rest of a block: output projection, residuals, MLP."""
+    attended = attended.transpose(1, 2).flatten(2)
+    x = x + block.ls_1(block.attn.out_proj(attended))
+    return x + block.ls_2(block.mlp(block.ln_2(x)))
+
+
+def _repeat(x: Tensor, times: int) -> Tensor:
+    """``(P, h, S, d)`` -> ``(P times, h, S, d)``, each as often in a row."""
+    return x[:, None].expand(-1, times, -1, -1, -1).flatten(0, 1)
 
 
 class PromptedTextEncoder(BaseModule):
@@ -132,8 +175,8 @@ class PromptedTextEncoder(BaseModule):
         knew before any training. Computed once by a frozen tower."""
         if self._anchor is None or not self.frozen:
             with torch.no_grad(), self._full_precision():
-                features = encode_prompts(self.clip, *self.anchor_prompt())
-            features = nn.functional.normalize(features.float(), dim=-1)
+                features = encode_prompts(self.clip, *self.anchor_prompt())[0]
+            features = F.normalize(features.float(), dim=-1)
             if not self.frozen:
                 return features
             self._anchor = features
@@ -161,11 +204,9 @@ class PromptedTextEncoder(BaseModule):
 
     def _encode(self) -> Tensor:
         features = encode_prompts(self.clip, *self.prompt()).float()
-        features = nn.functional.normalize(features, dim=-1)
-        features = features.view(self.prompt.num_prompts,
-                                 len(self.class_names), -1)
+        features = F.normalize(features, dim=-1)
         if self.residual_scale:
-            features = nn.functional.normalize(
+            features = F.normalize(
                 features + self.residual_scale * self.residual, dim=-1)
         return features
 

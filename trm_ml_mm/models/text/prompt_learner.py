@@ -66,8 +66,9 @@ class PromptLearner(nn.Module):
         per_class: One context per class; else shared by all.
         learnable: Whether the context is a parameter.
 
-    Shapes: P is 2 for a pair, else 1. Calling it returns
-    ``(P * C, L, width)`` embeddings and ``(P * C,)`` places of the end token.
+    Shapes: P is 2 for a pair, else 1. Calling it returns what all classes'
+    prompts begin with ``(P, S, width)``, what follows ``(P, C, R, width)``,
+    and the place of each class's end token ``(C,)``.
 
     Raises:
         ValueError: If a prompt is longer than the text tower allows.
@@ -108,8 +109,9 @@ class PromptLearner(nn.Module):
             'rest', embedded[:, 1 + len(ids):].clone(), persistent=False)
 
     def forward(self):
-        context = self.context.expand(-1, self.num_classes, -1, -1)  # P C M w
         start = self.start.expand(self.num_prompts, -1, -1, -1)
         rest = self.rest.expand(self.num_prompts, -1, -1, -1)
-        embeddings = torch.cat([start, context, rest], 2).flatten(0, 1)
-        return embeddings, self.end.repeat(self.num_prompts)
+        if self.context.shape[1] == 1:  # shared by all classes
+            prefix = torch.cat([start[:, 0], self.context[:, 0]], 1)
+            return prefix, rest, self.end
+        return start[:, 0], torch.cat([self.context, rest], 2), self.end
