@@ -1,44 +1,20 @@
 import os
-import socket
-import subprocess
-import sys
 import textwrap
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parents[1]
-
-
-def run(command, **env):
-    result = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=400,
-        env={**os.environ, 'OMP_NUM_THREADS': '1',
-             'PYTHON': sys.executable, **env})
-    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-6000:]
-    return result.stdout + result.stderr
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        return str(probe.getsockname()[1])
-
-
-def ranks(function, count, *arguments):
-    return run([sys.executable, '-m', 'torch.distributed.run',
-                f'--nproc_per_node={count}', f'--master_port={free_port()}',
-                'tests/ranks.py', function, *arguments])
+from tests_support import ROOT, free_port, ranks, run
 
 
 def test_a_step_on_two_ranks_equals_one_on_the_joined_batch():
-    out = ranks('one_step_equals_joined_batch', 2)
+    out = ranks('tests/ranks.py', 2, 'one_step_equals_joined_batch')
     assert out.count('values agree') == 2
 
 
 @pytest.mark.parametrize('count', [2, 3])
 def test_metrics_do_not_depend_on_the_number_of_ranks(count):
-    assert ranks('metrics_agree', count).count('agree') == count
+    out = ranks('tests/ranks.py', count, 'metrics_agree')
+    assert out.count('agree') == count
 
 
 @pytest.mark.skipif(not Path('/proc/self/task').is_dir(),
@@ -50,7 +26,8 @@ def test_no_thread_of_the_group_outlives_the_run(tmp_path):
         _base_ = [{str(ROOT / 'configs/trm_ml_scenes.py')!r}]
         test_dataloader = dict(dataset=dict(num_images=4))
     '''))
-    out = ranks('threads_end', 2, str(config), str(tmp_path / 'work'))
+    out = ranks('tests/ranks.py', 2, 'threads_end', config,
+                tmp_path / 'work')
     assert out.count('no thread left') == 2
 
 

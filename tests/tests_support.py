@@ -1,4 +1,8 @@
 """Shared by several test files."""
+import os
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -14,3 +18,25 @@ def small_backbones():
         'model.head.text.arch': 'mini',
         'model.head.text.weights': None,
     }
+
+
+def run(command, **env):
+    result = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=400,
+        env={**os.environ, 'OMP_NUM_THREADS': '1',
+             'PYTHON': sys.executable, **env})
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-6000:]
+    return result.stdout + result.stderr
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        return str(probe.getsockname()[1])
+
+
+def ranks(script, count, *arguments):
+    """A script on CPU ranks; its whole output."""
+    return run([sys.executable, '-m', 'torch.distributed.run',
+                f'--nproc_per_node={count}', f'--master_port={free_port()}',
+                script, *map(str, arguments)])

@@ -10,6 +10,7 @@ from .categories import (
 from .coco import CocoMultiLabel
 from .csv_labels import CSVMultiLabel
 from .cub import CUBAttributes
+from .feature_cache import FeatureCache, LoadCachedFeatures
 from .json_labels import JSONMultiLabel
 from .masks import (
     Mask,
@@ -29,7 +30,8 @@ from .voc import VOCMultiLabel, scores_from_pascal
 
 __all__ = [
     'COCO_CLASSES', 'CSVMultiLabel', 'CUBAttributes', 'CUB_ATTRIBUTES',
-    'CocoMultiLabel', 'JSONMultiLabel', 'Mask', 'MultiLabelDataset',
+    'CocoMultiLabel', 'FeatureCache', 'JSONMultiLabel',
+    'LoadCachedFeatures', 'Mask', 'MultiLabelDataset',
     'NUSWide', 'NUS_CLASSES', 'PartialLabelDataset', 'RenderScene', 'Scenes',
     'UnreadableImage', 'VG200', 'VOCMultiLabel', 'VOC_CLASSES', 'class_names',
     'draw_mask', 'known_label_mask', 'label_matrix', 'listed_positives_mask',

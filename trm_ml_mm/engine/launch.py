@@ -5,12 +5,14 @@ from typing import Iterator, Optional
 
 import torch
 from mmengine.config import Config, ConfigDict
+from mmengine.dist import get_rank, init_dist
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
 from trm_ml_mm.registry import DATASETS
 
 from . import atomic_backend  # noqa: F401  registers 'atomic' for configs
+from .caching import use_cache
 
 PARTS = ('train', 'val', 'test')
 
@@ -129,6 +131,8 @@ def build_runner(config: str,
             raise FileNotFoundError(f'{path} does not exist.')
     cfg = load_config(config, options)
     fill_classes(cfg, 'train' if checkpoint is None else 'test')
+    if cfg.get('feature_cache'):
+        use_cache(cfg, cfg.feature_cache)
     cfg.launcher = launcher
     cfg.work_dir = work_dir or work_dir_of(cfg, config)
     if amp:
@@ -148,14 +152,26 @@ def build_runner(config: str,
         cfg.resume, cfg.load_from = False, checkpoint
     _check_schedule(cfg)
     if launcher == 'pytorch' and not torch.cuda.is_available():
-        # MMEngine's own launcher asks for a GPU even with gloo.
-        torch.distributed.init_process_group('gloo')
+        init_distributed(launcher, cfg)
         cfg.model_wrapper_cfg = dict(
             type='MMDistributedDataParallel',
             device_ids=None,
             broadcast_buffers=False,
             find_unused_parameters=cfg.get('find_unused_parameters', False))
     return Runner.from_cfg(cfg)
+
+
+def init_distributed(launcher: str, cfg: Config) -> int:
+    """Join the process group, if there is a launcher; this rank's number.
+
+    Without a GPU ranks talk through gloo: MMEngine's own launcher asks for a
+    GPU even then.
+    """
+    if launcher == 'pytorch' and not torch.cuda.is_available():
+        torch.distributed.init_process_group('gloo')
+    elif launcher != 'none':
+        init_dist(launcher, **(cfg.get('env_cfg') or {}).get('dist_cfg', {}))
+    return get_rank()
 
 
 def _check_schedule(cfg: Config) -> None:

@@ -92,6 +92,8 @@ class CLIPPromptBackbone(BaseModule):
         text_residual: See
             :class:`~trm_ml_mm.models.text.PromptedTextEncoder`.
         pooled: Also compute CLIP's own image embedding.
+        feature_grid: Height and width of a dense map that was computed before:
+            inputs are then ``(B, 1 + L, D)``, the embedding and L places.
         quick_gelu: See :func:`~trm_ml_mm.models.clip.load_clip`.
         frozen: False: both towers are learned too, and saved. On several
             ranks this needs ``find_unused_parameters = True`` in the config.
@@ -112,13 +114,16 @@ class CLIPPromptBackbone(BaseModule):
                  prompt_names: Optional[dict] = None,
                  text_residual: float = 0.,
                  pooled: bool = False,
+                 feature_grid: Optional[Sequence[int]] = None,
                  quick_gelu: Optional[bool] = None,
                  frozen: bool = True):
         super().__init__()
         loaded = load_clip(arch, weights, image_size, quick_gelu)
         self.arch = arch
         self.frozen = frozen
+        self.fingerprint = loaded.fingerprint
         self.with_pooled = pooled
+        self.feature_grid = feature_grid
         self.embed_dim = loaded.model.text_projection.shape[1]
         # The text side, where there is one, owns the tower: one owner, so
         # that nothing is stored or moved twice.
@@ -159,6 +164,9 @@ class CLIPPromptBackbone(BaseModule):
                      x: Tensor,
                      pooled: bool = True) -> Tuple[Tensor, Optional[Tensor]]:
         """Dense map ``(B, D, H, W)`` and, if asked, embedding ``(B, D)``."""
+        if self.feature_grid is not None:
+            dense = x[:, 1:].transpose(1, 2).unflatten(2, self.feature_grid)
+            return dense, x[:, 0] if pooled else None
         with torch.no_grad() if self.frozen else nullcontext():
             if hasattr(self.visual, 'attnpool'):
                 return self._encode_resnet(x, pooled)
