@@ -1,0 +1,341 @@
+"""What a step costs beside the bare forward pass of the frozen tower:
+python tools/benchmarks/step.py --arch RN101 --batch-size 32
+
+Ratios within one run are what counts: all variants take turns, round after
+round, and the fastest round of each is kept. Weights are random; speed does
+not depend on them."""
+import argparse
+import json
+import platform
+import subprocess
+import sys
+import time
+
+import torch
+import torch.nn.functional as F
+from mmengine.config import Config
+from rich.console import Console
+from rich.table import Table
+
+from trm_ml_mm.datasets import COCO_CLASSES
+from trm_ml_mm.models import CLIPFeatures, CLIPPromptBackbone
+from trm_ml_mm.models.losses import PartialAsymmetricLoss
+from trm_ml_mm.models.text import PromptLearner
+from trm_ml_mm.registry import MODELS
+
+CONFIG = 'configs/trm_ml_coco.py'
+PAIR = dict(context=16, pair=True, per_class=True)
+PARTS = ('visual', 'text', 'head', 'backward', 'optimiser')
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument('--arch', default='RN101')
+    parser.add_argument('--image-size', type=int, default=448)
+    parser.add_argument('--batch-size', type=int, default=32)
+    parser.add_argument('--classes', type=int, default=80)
+    parser.add_argument('--rounds', type=int, default=3)
+    parser.add_argument('--variants', nargs='+', default=list(VARIANTS))
+    parser.add_argument(
+        '--bf16', action='store_true', help='autocast to bfloat16')
+    parser.add_argument(
+        '--compile', action='store_true', help='torch.compile the tower')
+    parser.add_argument(
+        '--no-memory', action='store_true',
+        help='leave out peak memory, which takes a process per variant')
+    parser.add_argument('--json', help='also write the figures here')
+    parser.add_argument('--peak-of', help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+class Bench:
+    """One batch of noise, and what steps on it are made of."""
+
+    def __init__(self, args):
+        self.args = args
+        self.device = torch.device(
+            'cuda' if torch.cuda.is_available() else 'cpu')
+        torch.manual_seed(0)
+        self.names = (list(COCO_CLASSES) * 4)[:args.classes]
+        self.names = [f'{n} {i // 80}' if i >= 80 else n
+                      for i, n in enumerate(self.names)]
+        size = args.image_size
+        self.images = torch.randn(args.batch_size, 3, size, size,
+                                  device=self.device)
+        self.targets = torch.randint(
+            -1, 2, (args.batch_size, args.classes)).float().to(self.device)
+
+    def backbone(self, **options):
+        backbone = CLIPPromptBackbone(
+            self.args.arch, None, self.names, self.args.image_size,
+            text_residual=.3, **options).to(self.device)
+        if self.args.compile:
+            backbone.encode_image = torch.compile(backbone.encode_image)
+        return backbone
+
+    def head(self, dim):
+        """The shipped config's, with pseudo-labels on."""
+        options = Config.fromfile(CONFIG).model.head
+        options.update(dim=dim, num_classes=self.args.classes)
+        options.prototypes.warmup_images = 0
+        return MODELS.build(options).to(self.device)
+
+    def autocast(self):
+        return torch.autocast(self.device.type, torch.bfloat16,
+                              enabled=self.args.bf16)
+
+
+def bare_forward(bench):
+    """The floor: the frozen visual tower alone."""
+    backbone = bench.backbone()
+
+    def step(mark):
+        with bench.autocast():
+            backbone.encode_image(bench.images, pooled=False)
+        mark('visual')
+
+    return step
+
+
+def inference(bench):
+    """Images to scores."""
+    backbone = bench.backbone().eval()
+    head = bench.head(backbone.embed_dim).eval()
+
+    @torch.no_grad()
+    def step(mark):
+        with bench.autocast():
+            head(backbone(bench.images))
+
+    return step
+
+
+def training(**options):
+    """A whole training step of ours with these options of the backbone."""
+
+    def build(bench):
+        backbone = bench.backbone(**options).train()
+        head = bench.head(backbone.embed_dim).train()
+        learned = [*backbone.parameters(), *head.parameters()]
+        optimizer = torch.optim.AdamW(learned, 1e-3)
+
+        def step(mark):
+            with bench.autocast():
+                dense, _ = backbone.encode_image(bench.images, pooled=False)
+                mark('visual')
+                text, anchor = backbone.text(), backbone.text.anchor()
+                mark('text')
+                output = head.match(CLIPFeatures(text, anchor, None, dense))
+            losses = head.losses(output, bench.targets)
+            mark('head')
+            sum(v for k, v in losses.items() if 'loss' in k).backward()
+            mark('backward')
+            torch.nn.utils.clip_grad_norm_(learned, 5.)
+            optimizer.step()
+            optimizer.zero_grad()
+            mark('optimiser')
+
+        return step
+
+    return build
+
+
+def dualcoop_style(bench):
+    """Text-pixel prompt tuning as arXiv 2206.09541 describes it: a positive
+    and a negative prompt of 16 tokens per class, all 77 places of the text
+    tower, every place of the map matched with every prompt."""
+    backbone = bench.backbone().train()
+    clip = backbone.text.clip
+    prompt = PromptLearner(clip, backbone.text.words, **PAIR).to(bench.device)
+    optimizer = torch.optim.SGD(prompt.parameters(), 1e-3)
+    loss = PartialAsymmetricLoss()
+
+    def step(mark):
+        with bench.autocast():
+            dense, _ = backbone.encode_image(bench.images, pooled=False)
+            places = F.normalize(dense.flatten(2).float(), dim=1)
+            mark('visual')
+            text = F.normalize(plain_text(clip, prompt).float(), dim=-1)
+            mark('text')
+            cosine = 20 * torch.einsum('bdl,pcd->pbcl', places, text)
+            weights = cosine[0].softmax(-1)
+            logits = (cosine * weights).sum(-1)
+            value = loss(logits[0] - logits[1], bench.targets)
+            mark('head')
+        value.backward()
+        mark('backward')
+        optimizer.step()
+        optimizer.zero_grad()
+        mark('optimiser')
+
+    return step
+
+
+def plain_text(clip, prompt, places=None):
+    """Whole prompts over ``places`` places (None: all), nothing shared."""
+    prefix, suffix, end = prompt()
+    groups, classes = suffix.shape[:2]
+    whole = torch.cat([prefix[:, None].expand(-1, classes, -1, -1), suffix], 2)
+    places = places or clip.context_length
+    x = F.pad(whole, (0, 0, 0, places - whole.shape[2])).flatten(0, 1)
+    x = x + clip.positional_embedding[:places]
+    x = clip.transformer(x, attn_mask=clip.attn_mask[:places, :places])
+    x = x[torch.arange(len(x), device=x.device), end.repeat(groups)]
+    x = clip.ln_final(x) @ clip.text_projection
+    return x.unflatten(0, (groups, classes))
+
+
+def text_only(encode, **options):
+    """Text features and their gradients, nothing else."""
+
+    def build(bench):
+        text = bench.backbone(prompt=options).text.train()
+
+        def step(mark):
+            with bench.autocast():
+                features = encode(text)
+            if features.requires_grad:
+                features.sum().backward()
+
+        return step
+
+    return build
+
+
+def cut(text):
+    prefix, suffix, _ = text.prompt()
+    return plain_text(text.clip, text.prompt,
+                      prefix.shape[1] + suffix.shape[2])
+
+
+def kept(text):
+    with torch.no_grad():
+        return text.eval()()
+
+
+VARIANTS = {
+    'bare forward': bare_forward,
+    'inference': inference,
+    'training': training(),
+    'training, pair per class': training(prompt=PAIR),
+    'training, fixed prompts': training(prompt=dict(learnable=False)),
+    'DualCoOp-style training': dualcoop_style,
+    'text: 77 places': text_only(lambda t: plain_text(t.clip, t.prompt)),
+    'text: cut to need': text_only(cut),
+    'text: cut, prefix shared': text_only(lambda t: t()),
+    'text: kept (prompts fixed)': text_only(kept),
+    'text: pair per class, 77 places': text_only(
+        lambda t: plain_text(t.clip, t.prompt), **PAIR),
+    'text: pair per class, cut, one batch': text_only(lambda t: t(), **PAIR),
+}
+
+
+def timed(step, device):
+    """Seconds of one step, whole and by part."""
+    parts = {}
+    last = start = time.perf_counter()
+
+    def mark(name):
+        nonlocal last
+        if device.type == 'cuda':
+            torch.cuda.synchronize()
+        now = time.perf_counter()
+        parts[name] = parts.get(name, 0.) + now - last
+        last = now
+
+    step(mark)
+    mark('rest')
+    return last - start, parts
+
+
+def peak_memory(args):
+    """MB that a variant needs beyond its weights: the peak over two steps
+    less what stood before them."""
+    bench = Bench(args)
+    step = VARIANTS[args.peak_of](bench)
+    if bench.device.type == 'cuda':
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        for _ in range(2):
+            step(lambda name: None)
+        return (torch.cuda.max_memory_allocated() - before) / 1e6
+    with open('/proc/self/clear_refs', 'w') as file:
+        file.write('5')  # the peak starts anew
+    before = status('VmRSS')
+    for _ in range(2):
+        step(lambda name: None)
+    return (status('VmHWM') - before) / 1e3
+
+
+def status(name):
+    """kB of a line of /proc/self/status."""
+    with open('/proc/self/status') as file:
+        return next(int(line.split()[1]) for line in file
+                    if line.startswith(name))
+
+
+def measure(args):
+    bench = Bench(args)
+    steps = {name: VARIANTS[name](bench) for name in args.variants}
+    for step in steps.values():
+        step(lambda name: None)  # warm up
+    best = {}
+    for _ in range(args.rounds):
+        for name, step in steps.items():
+            found = timed(step, bench.device)
+            if name not in best or found[0] < best[name][0]:
+                best[name] = found
+    rows = [dict(variant=name, seconds=whole, parts=parts)
+            for name, (whole, parts) in best.items()]
+    del steps
+    for row in rows:
+        if not args.no_memory and not row['variant'].startswith('text'):
+            out = subprocess.run(
+                [sys.executable, *sys.argv, '--peak-of', row['variant']],
+                check=True, capture_output=True, text=True).stdout
+            row['peak_mb'] = float(out.split()[-1])
+    return rows
+
+
+def show(rows, args):
+    floor = next((r['seconds'] for r in rows
+                  if r['variant'] == 'bare forward'), None)
+    table = Table(
+        'variant', *(['of bare'] if floor else []), 'images/s', *PARTS,
+        *(['peak MB'] if any('peak_mb' in r for r in rows) else []))
+    for row in rows:
+        cells = [f'{row["seconds"] / floor:.3f}'] if floor else []
+        cells.append(f'{args.batch_size / row["seconds"]:.2f}')
+        for part in PARTS:
+            share = row['parts'].get(part)
+            cells.append('' if share is None else
+                         f'{share / (floor or row["seconds"]):.3f}')
+        cells.append(f'{row["peak_mb"]:.0f}' if 'peak_mb' in row else '')
+        table.add_row(row['variant'], *cells[:len(table.columns) - 1])
+    device = (torch.cuda.get_device_name() if torch.cuda.is_available()
+              else f'{platform.machine()}, {torch.get_num_threads()} threads')
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    console.print(
+        f'{args.arch}, {args.image_size} px, batch {args.batch_size}, '
+        f'{args.classes} classes, {"bf16" if args.bf16 else "fp32"}'
+        f'{", compiled" if args.compile else ""}; {device}; torch '
+        f'{torch.__version__}; parts as shares of the bare forward',
+        highlight=False, soft_wrap=True)
+    console.print(table)
+
+
+def main():
+    args = parse_args()
+    if args.peak_of:
+        print(peak_memory(args))
+        return
+    rows = measure(args)
+    show(rows, args)
+    if args.json:
+        with open(args.json, 'w') as file:
+            json.dump(dict(vars(args), rows=rows), file, indent=1)
+
+
+if __name__ == '__main__':
+    main()
