@@ -109,12 +109,14 @@ def metrics_agree():
     targets = torch.randint(-1, 2, (31, 5)).float()
 
     def run(rows):
+        before = set(os.listdir())
         values = {}
         for metric in (MultiLabelAP(), MultiLabelF1()):
             metric.process(None, [
                 dict(pred_score=logits[i].sigmoid(), pred_logit=logits[i],
                      gt_score=targets[i]) for i in rows])
             values.update(metric.evaluate(31))
+        assert set(os.listdir()) == before  # nothing beside the work dir
         return values
 
     alone = run(range(31))

@@ -1,10 +1,12 @@
 """Data sets on made trees: labels, order, and errors that name the place."""
 import json
+import re
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 import trees
+from tests_support import ROOT
 
 from trm_ml_mm.datasets import (
     CUB_ATTRIBUTES,
@@ -118,7 +120,7 @@ def test_vg200_errors(tmp_path):
     trees.vg200(tmp_path)
     names = tmp_path / 'category_names.txt'
     names.write_text('\n'.join(names.read_text().split('\n')[:150]))
-    with pytest.raises(ValueError, match='category 199, and there are 150'):
+    with pytest.raises(ValueError, match='has 150 names, and VG-200 has 200'):
         vg(tmp_path)
     names.unlink()
     with pytest.raises(FileNotFoundError,
@@ -126,13 +128,18 @@ def test_vg200_errors(tmp_path):
         vg(tmp_path)
     options = dict(classes=[f't{i}' for i in range(200)])
     (tmp_path / 'VG_100K_2/2.jpg').unlink()
-    with pytest.raises(FileNotFoundError, match='image 2, 2.jpg, is in none'):
+    with pytest.raises(FileNotFoundError, match='line 2: .*2.jpg is in no'):
         vg(tmp_path, **options)
     (tmp_path / 'vg_category_200_labels_index.json').write_text('{"1.jpg": [')
     with pytest.raises(ValueError, match='index.json line 1 .*is cut off'):
         vg(tmp_path, **options)
+    (tmp_path / 'vg_category_200_labels_index.json').write_text(
+        '{"1.jpg": [3, -1], "2.jpg": []}')
+    trees.image(tmp_path / 'VG_100K_2/2.jpg')
+    with pytest.raises(ValueError, match='gives 1.jpg the category -1; they'):
+        vg(tmp_path, **options)
     (tmp_path / 'vg_category_200_labels_index.json').write_text('{}')
-    with pytest.raises(ValueError, match='1.jpg, has no labels in'):
+    with pytest.raises(ValueError, match='image 1.jpg has no labels in'):
         vg(tmp_path, **options)
     with pytest.raises(FileNotFoundError, match='None of the image folders'):
         vg(tmp_path, image_folders=('nowhere', ), **options)
@@ -155,8 +162,8 @@ def test_nus_wide_looks_labels_up_in_the_whole_list(tmp_path):
 
 def test_nus_wide_errors(tmp_path):
     trees.nuswide(tmp_path)
-    (tmp_path / 'own.txt').write_text('actor\\0001_1.jpg\nactor\\9.jpg\n')
-    with pytest.raises(ValueError, match='image 2, actor/9.jpg, is not in'):
+    (tmp_path / 'own.txt').write_text('actor\\0001_1.jpg\n\nactor\\9.jpg\n')
+    with pytest.raises(ValueError, match='line 3: image actor/9.jpg is not in'):
         NUSWide('own.txt', str(tmp_path))
     path = tmp_path / 'Groundtruth/AllLabels/Labels_bear.txt'
     path.write_text('0\n1\n')
@@ -250,7 +257,13 @@ def test_csv_as_spreadsheets_save_it(tmp_path):
      'value "2"'),
     ('image,dog\na.jpg,1\nx.jpg,\n', {}, 'line 3: image .*x.jpg does not'),
     ('image,dog\na.jpg,1\n\na.jpg,\n', {}, 'line 4: the image "a.jpg" stands '
-     'in line 2'),
+     'in .*line 2 already'),
+    ('image,dog\na.jpg,1\n./a.jpg,0\n', {}, 'line 3: the image "./a.jpg"'),
+    ('image,dog,\na.jpg,1,\n', {}, 'line 1: column 3 has no name'),
+    ('image,positive,negatives\na.jpg,dog,\n', dict(classes=['dog']),
+     'line 1: the column "negatives" is neither'),
+    ('image;dog\na.jpg;1\n', {}, 'seems to be separated by ";"'),
+    ('image,dog\na.jpg,1\n"b.jpg,1\nc.jpg,0\n', {}, 'line 3 cannot be read'),
     ('image,dog\n,1\n', {}, 'line 2 names no image'),
     ('image,dog,cat\na.jpg,1\n', {}, 'line 2 has 2 cells and the header 3'),
     ('file,dog\na.jpg,1\n', {}, 'line 1 has no column "image" but file, dog'),
@@ -292,6 +305,8 @@ def test_json_with_unknowns(tmp_path):
                    dict(img_path='b.jpg', gt_score=[1, -1, 0])])
     path = tmp_path / 'labels.json'
     path.write_text(json.dumps(content))
+    for name in 'ab':
+        trees.image(tmp_path / f'{name}.jpg')
     data = JSONMultiLabel('labels.json', data_root=str(tmp_path))
     assert label_matrix(data).tolist() == [[1, 0, 1], [1, -1, 0]]
     assert data.get_data_info(0)['img_path'] == str(tmp_path / 'a.jpg')
@@ -303,8 +318,24 @@ def test_json_with_unknowns(tmp_path):
             JSONMultiLabel('labels.json', data_root=str(tmp_path))
 
     refused('labels.json line 1 column .*is cut off', json.dumps(content)[:-9])
-    refused('needs "metainfo" with "classes"', json.dumps(
+    refused('an object with "metainfo"', json.dumps(
         dict(content, metainfo={})))
+    refused('an object with "metainfo"', json.dumps(
+        dict(content, metainfo=dict(classes='dog'))))
+    refused('an object with "metainfo"', '[]')
+    refused('has an empty "data_list"', json.dumps(dict(content,
+                                                        data_list=[])))
+    twice = dict(content, data_list=content['data_list'][:1] * 2)
+    refused('entry 1: the image "a.jpg" stands in .*entry 0',
+            json.dumps(twice))
+    for label in (['dog'], [.7], 'dog', [[0]]):
+        wrong = dict(content, data_list=[dict(img_path='a.jpg',
+                                              gt_label=label)])
+        refused('entry 0: gt_label is a list of indices', json.dumps(wrong))
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match='other classes, or another order'):
+        JSONMultiLabel('labels.json', data_root=str(tmp_path),
+                       metainfo=dict(classes=['cat', 'dog', 'car']))
     content['data_list'][1]['gt_score'] = [1, -1]
     refused('labels.json entry 1, b.jpg: gt_score has shape',
             json.dumps(content))
@@ -356,9 +387,43 @@ def test_skipping_takes_the_next_image_and_says_so(tmp_path):
 def test_errors_of_transforms_stay_themselves(tmp_path):
     trees.csv(tmp_path)
 
+    def opens(results):
+        return open(tmp_path / 'no such map.png')
+
+    with pytest.raises(FileNotFoundError, match='no such map'):
+        csv(tmp_path, pipeline=[LOAD[0], opens], unreadable='skip')[0]
+
     def wrong(results):
         raise RuntimeError('of a transform')
 
     data = csv(tmp_path, pipeline=[LOAD[0], wrong])
     with pytest.raises(RuntimeError, match='of a transform'):
         data[0]
+
+
+def test_several_sets_share_one_mask(tmp_path):
+    """As VOC 2007 and 2012 do: one mask over the concatenation."""
+    for name in ('one', 'two'):
+        trees.csv(tmp_path / name)
+    both = PartialLabelDataset(dict(
+        type='ConcatDataset', datasets=[
+            dict(type='trm_ml_mm.CSVMultiLabel', ann_file='train.csv',
+                 data_root=str(tmp_path / name), data_prefix='images',
+                 pipeline=LOAD) for name in ('one', 'two')]), known='all')
+    assert both.mask.shape == (6, 3)
+    assert both.labels[4].tolist() == [-1, -1, 1]
+    assert both[4]['data_samples'].img_path == str(tmp_path /
+                                                   'two/images/b.jpg')
+
+
+@pytest.mark.parametrize('file', ['README.md', 'docs/data.md'])
+def test_documented_csv_examples_are_read(tmp_path, file):
+    blocks = re.findall('```csv\n(.*?)```', (ROOT / file).read_text(), re.S)
+    assert blocks
+    for text in blocks:
+        for name in re.findall('^[^,]+[.]jpg', text, re.M):
+            trees.image(tmp_path / 'images' / name)
+        data = csv(tmp_path, text, classes=(
+            ['dog', 'cat', 'red car'] if 'positive' in text else None))
+        assert label_matrix(data)[:2].tolist() == [
+            [1, 0, -1], [-1, -1, 1]]

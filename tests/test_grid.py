@@ -5,6 +5,7 @@ import signal
 import statistics
 import subprocess
 import sys
+import textwrap
 import time
 
 import pytest
@@ -15,6 +16,11 @@ from trm_ml_mm.engine.grid import plan, run_grid, save_tables, table
 TINY = ['train_dataloader.dataset.dataset.num_images=48',
         'val_dataloader.dataset.num_images=20',
         'test_dataloader.dataset.num_images=40', 'train_cfg.max_epochs=3']
+
+
+TINY_CONFIG = '''
+train_dataloader = dict(dataset=dict(type='trm_ml_mm.PartialLabelDataset'))
+'''
 
 
 def rows():
@@ -42,8 +48,8 @@ def test_a_missing_run_leaves_a_gap_and_no_average_of_it():
     some = [r for r in rows() if (r['method'], r['known'], r['seed']) !=
             ('ours', .5, 1)]
     lines = table(some)
-    assert lines[1][2] == '5.00 ± 2.83'
-    assert lines[1][4] == '3.50 ± 2.83'  # seeds 0 and 2
+    assert lines[1][2] == '5.00 ± 2.83 (n=2)'
+    assert lines[1][4] == '3.50 ± 2.83 (n=2)'  # seeds 0 and 2
     assert table([r for r in some if r['known'] != .5 or
                   r['method'] == 'rival'])[1][2] == '-'
 
@@ -57,20 +63,59 @@ def test_tables_are_saved(tmp_path):
 
 
 def test_places_are_not_mixed_up(tmp_path):
-    jobs = plan(['a/x.py'], [.1], [0])
+    config = tmp_path / 'x.py'
+    config.write_text(TINY_CONFIG)
+    (tmp_path / 'b').mkdir()
+    (tmp_path / 'b/x.py').write_text(TINY_CONFIG)
     with pytest.raises(ValueError, match='same file name'):
-        plan(['a/x.py', 'b/x.py'], [.1], [0])
+        plan([str(config), str(tmp_path / 'b/x.py')], [.1], [0])
     true = tmp_path / 'train.py'
     true.write_text('')
-    assert run_grid(jobs, tmp_path / 'out', true, 1, ['a=1']) == []
+    out = tmp_path / 'out'
+
+    def run(options=(), known=(.1, ), path=config):
+        return run_grid(plan([str(path)], known, [0]), out, true, 1, options)
+
+    assert run(['a=1']) == []
     with pytest.raises(ValueError, match='take another --out'):
-        run_grid(jobs, tmp_path / 'out', true, 1, ['a=2'])
+        run(['a=2'], (.5, .1))
+    assert run(['a=1'], (.5, .1)) == []  # a refused start claims nothing
+    run(['a=1'], path=tmp_path / 'b/x.py')  # the same config elsewhere
+    with pytest.raises(ValueError, match='override what the grid varies'):
+        run(['train_dataloader.dataset.known=.9'])
+    config.write_text(TINY_CONFIG + 'epochs = 3')
+    with pytest.raises(ValueError, match='another state of its config'):
+        run(['a=1'])
+    config.write_text(TINY_CONFIG.replace('PartialLabelDataset', 'Scenes'))
+    with pytest.raises(ValueError, match='wrap it in'):
+        run()
+
+
+def test_rows_of_earlier_calls_stay_in_the_table(tmp_path):
+    config = tmp_path / 'x.py'
+    config.write_text(TINY_CONFIG)
+    train = tmp_path / 'train.py'  # writes what a run would, and no mAP at 0.5
+    train.write_text(textwrap.dedent('''
+        import json, sys
+        from pathlib import Path
+        known = float(next(a for a in sys.argv if 'known=' in a).split('=')[1])
+        row = dict(method='Head, last epoch', CF1=known)
+        row.update({} if known == .5 else dict(mAP=100 * known))
+        Path(sys.argv[sys.argv.index('--work-dir') + 1],
+             'test_results.json').write_text(
+            json.dumps(dict(known_labels=None, rows=[row])))
+    '''))
+    first = run_grid(plan([str(config)], [.3], [0]), tmp_path / 'o', train)
+    second = run_grid(plan([str(config)], [.5], [0]), tmp_path / 'o', train)
+    assert [row['known'] for row in first] == [.3]
+    assert [row['known'] for row in second] == [.5, .3]
+    assert second[1]['mAP'] == 30 and 'mAP' not in second[0]
 
 
 def grid(out):
     return [sys.executable, 'tools/run_grid.py', 'configs/trm_ml_scenes.py',
-            '--known', '0.3', 'single_positive', '--seeds', '0', '1', '--out',
-            str(out), '--cfg-options', *TINY]
+            '--known', '0.3', '0.7', 'single_positive', '--seeds', '0', '1',
+            '--out', str(out), '--cfg-options', *TINY]
 
 
 def test_a_killed_grid_ends_with_the_same_table(tmp_path):
@@ -86,9 +131,9 @@ def test_a_killed_grid_ends_with_the_same_table(tmp_path):
     os.killpg(process.pid, signal.SIGKILL)  # the grid and its runs
     process.wait()
     done = len(list(killed.rglob('test_results.json')))
-    assert done < 4
+    assert done < 6
     again = subprocess.run(grid(killed), cwd=ROOT, check=True,
                            capture_output=True, text=True)
-    assert '4 of 4 runs' in again.stdout
+    assert '6 of 6 runs' in again.stdout
     for name in ('table.md', 'rows.json'):
         assert (killed / name).read_text() == (straight / name).read_text()

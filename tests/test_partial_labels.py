@@ -169,9 +169,21 @@ def test_lists_of_known_positives(tmp_path):
         ('a.jpg,0\nx.jpg,0\n', 'line 2: the data set has no image "x.jpg"'),
         ('a.jpg,3\n', '"3" is neither a class name nor one of 0..2'),
         ('a.jpg\n', 'expected an image and its known positives'),
+        ('\n\na.jpg,7\n', 'line 3: "7"'),
     ]:
         with pytest.raises(ValueError, match=message):
             read(text)
+
+
+def test_listed_images_of_one_name_are_told_apart(tmp_path):
+    path = tmp_path / 'list.txt'
+    images, classes = ['d/A/x.jpg', 'd/B/x.jpg'], ['dog', 'cat, black']
+    path.write_text('A/x.jpg,0\nB/x.jpg,"cat, black"\n')
+    mask = listed_positives_mask(path, np.ones((2, 2)), images, classes)
+    assert mask.tolist() == [[True, False], [False, True]]
+    path.write_text('x.jpg,0\n')
+    with pytest.raises(ValueError, match='2 images .* end in "x.jpg"'):
+        listed_positives_mask(path, np.ones((2, 2)), images, classes)
 
 
 def test_a_list_serves_a_data_set(tmp_path):

@@ -384,3 +384,69 @@ def test_classes_follow_the_data_set(small_run):
         num_images=1, scene_set=1).metainfo['classes']
     runner.train()
     assert runner.model.head.prototypes.warmup_images == 48
+
+
+def test_the_test_set_is_checked_before_the_training(small_run):
+    with pytest.raises(ValueError, match='in the test set and .* in the model'):
+        small_run({'test_dataloader.dataset.scene_set': 1}).train()
+    with pytest.raises(ValueError, match='num_images must be at least 1'):
+        small_run({'test_dataloader.dataset.num_images': 0}).train()
+
+
+def test_resume_on_other_labels_is_refused(small_run, tmp_path):
+    """The same mask, over labels that changed."""
+    options = {'train_dataloader.dataset.known': 'all'}
+    small_run({'train_cfg.max_epochs': 1, **options}).train()
+    with pytest.raises(ValueError, match='trained on other labels'):
+        small_run({'train_dataloader.dataset.dataset.scene_set': 1,
+                   'val_dataloader.dataset.scene_set': 1,
+                   'test_dataloader.dataset.scene_set': 1, **options,
+                   'model.backbone.classes': 'scenes:1'},
+                  'other', resume=str(tmp_path / 'run/epoch_1.pth')).train()
+
+
+def test_a_cut_mask_file_is_written_anew(small_run, tmp_path):
+    from trm_ml_mm.datasets import load_mask
+    small_run({'train_cfg.max_epochs': 1}).train()
+    path, = (tmp_path / 'run').glob('known_labels_*.npz')
+    path.write_bytes(path.read_bytes()[:50])
+    small_run(resume='auto').train()
+    assert path.stem.endswith(load_mask(path).hash)
+
+
+def test_iterations_are_reported_as_such(small_run, tmp_path):
+    runner = small_run({
+        'train_cfg': dict(by_epoch=False, max_iters=6, val_interval=2),
+        'param_scheduler': [], 'custom_hooks.4.zero_shot': False,
+        'default_hooks.checkpoint.by_epoch': False,
+        'default_hooks.checkpoint.interval': 2,
+        'default_hooks.logger.log_metric_by_epoch': False})
+
+    def after_val_epoch(runner, metrics=None):
+        metrics['multi-label/mAP'] = 90. - runner.iter
+
+    runner.hooks[-1].after_val_epoch = after_val_epoch
+    runner._hooks.insert(0, runner._hooks.pop())
+    runner.train()
+    rows = json.loads((tmp_path / 'run/test_results.json').read_text())['rows']
+    assert [row['iteration'] for row in rows] == [6, 2]
+    assert rows[0]['mAP'] != rows[1]['mAP']
+
+
+def test_data_root_moves_what_lies_in_it(tmp_path):
+    from trm_ml_mm.engine.launch import load_config
+    config = tmp_path / 'c.py'
+    config.write_text('''
+data_root = 'data/'
+a = dict(type='A', data_root='data', ann_file='x')
+b = dict(type='B', data_root=data_root + 'voc/')
+c = dict(type='C', ann_file='y')
+train_dataloader = dict(dataset=dict(type='Concat', datasets=[a, b, c]))
+''')
+    cfg = load_config(str(config), {'data_root': '/new/'})
+    a, b, c = cfg.train_dataloader.dataset.datasets
+    assert (a.data_root, b.data_root) == ('/new/', '/new/voc')
+    assert 'data_root' not in c
+    config.write_text('train_dataloader = dict(dataset=dict(type="A"))')
+    with pytest.raises(ValueError, match='and there is none'):
+        load_config(str(config), {'data_root': '/new/'})

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from mmengine.config import DictAction
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 
@@ -38,6 +39,7 @@ def main():
         draw_samples,
         find_unreadable,
         image_paths,
+        image_problem,
         labels_of,
     )
     from trm_ml_mm.engine.launch import build_dataset, load_config, work_dir_of
@@ -52,7 +54,7 @@ def main():
                                          'unknown')))
     for c, name in enumerate(classes):
         p, n, u = (int(part[c]) for part in counts[:3])
-        table.add_row(name, *map(str, (p + n, p, n, u)))
+        table.add_row(escape(name), *map(str, (p + n, p, n, u)))
     console.print(table)
     p, n, u = (int(part.sum()) for part in counts[:3])
     facts = Table(show_header=False)
@@ -81,16 +83,16 @@ def main():
     for path, why in broken.items():
         console.print(f'{path}: {why}', soft_wrap=True, markup=False)
 
-    readable = [i for i in range(len(labels))
-                if not broken or paths[i] not in broken]
-    count = min(args.samples, len(readable))
-    if count > 0:
-        rng = np.random.RandomState(args.seed)
+    chosen = []
+    for i in np.random.RandomState(args.seed).permutation(len(labels)):
+        if len(chosen) < args.samples and not (
+                paths and image_problem(paths[i])):
+            chosen.append(i)
+    if chosen:
         out = Path(args.out or work_dir_of(cfg, args.config))
         out.mkdir(parents=True, exist_ok=True)
         picture = out / f'samples_{args.part}.png'
-        draw_samples(dataset, str(picture),
-                     sorted(rng.choice(readable, count, replace=False)))
+        draw_samples(dataset, str(picture), sorted(chosen))
         console.print(f'Picture: {picture}', soft_wrap=True)
     sys.exit(1 if broken else 0)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from mmengine.config import DictAction
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Column, Table
 
 
@@ -49,7 +50,7 @@ def read_source(args):
         return labels, [], [str(c) for c in range(labels.shape[1])]
     from trm_ml_mm.engine.launch import build_dataset, load_config
     dataset = build_dataset(load_config(args.source, args.cfg_options))
-    while hasattr(dataset, 'dataset'):
+    while hasattr(dataset, 'mask'):  # the labels under it
         dataset = dataset.dataset
     dataset.full_init()
     paths = [dataset.get_data_info(i)['img_path'] for i in range(len(dataset))]
@@ -113,8 +114,9 @@ def main():
         table = Table('class', *(f'{k}: {what}' for k in per_class
                                  for what in ('known', 'positive')))
         for c, name in enumerate(classes):
-            table.add_row(name, *(str(part[c]) for counts in per_class.values()
-                                  for part in counts[:2]))
+            table.add_row(escape(name), *(
+                str(part[c]) for counts in per_class.values()
+                for part in counts[:2]))
         console.print(table)
     sys.exit(1 if wrong else 0)
 

@@ -39,7 +39,7 @@ def main():
     from mmengine.logging import MMLogger
 
     from trm_ml_mm.datasets.masks import check_known
-    from trm_ml_mm.engine.grid import plan, run_grid, save_tables
+    from trm_ml_mm.engine.grid import plan, read_row, run_grid, save_tables
     MMLogger.get_instance('grid')
     for known in args.known:
         check_known(known)
@@ -47,8 +47,9 @@ def main():
     rows = run_grid(jobs, args.out, Path(__file__).with_name('train.py'),
                     args.processes, args.cfg_options)
     print(save_tables(rows, args.out))
-    print(f'{len(rows)} of {len(jobs)} runs; rows in {args.out}/rows.json')
-    sys.exit(len(rows) < len(jobs))
+    done = sum(read_row(job, args.out) is not None for job in jobs)
+    print(f'{done} of {len(jobs)} runs; rows in {args.out}/rows.json')
+    sys.exit(done < len(jobs))
 
 
 if __name__ == '__main__':

@@ -40,7 +40,7 @@ def main():
         checkpoint=args.checkpoint)
     for hook in runner.hooks:
         if isinstance(hook, ReportHook):
-            hook.per_class = args.per_class
+            hook.per_class |= args.per_class
     runner.test()
     del runner, hook
     close()

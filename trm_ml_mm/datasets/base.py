@@ -1,4 +1,5 @@
 """What the multi-label data sets of this package have in common."""
+import os
 from pathlib import Path
 from typing import Callable, List, Sequence
 
@@ -112,6 +113,10 @@ class UnreadableImage(ValueError):
     """An image file that cannot be decoded."""
 
 
+class MissingImage(FileNotFoundError):
+    """An image file that does not exist."""
+
+
 def is_readable(path: str) -> bool:
     """Whether OpenCV, which loads images in training, decodes the file."""
     content = np.fromfile(path, np.uint8)
@@ -122,18 +127,20 @@ def apply_pipeline(pipeline: Callable, info: dict) -> dict:
     """Run a pipeline on one entry; what goes wrong names the image.
 
     Raises:
-        FileNotFoundError: If the image is missing.
+        MissingImage: If the image is missing.
         UnreadableImage: If it cannot be decoded.
         ValueError: If the pipeline gives nothing for it.
     """
     path = info.get('img_path')
     try:
         sample = pipeline(info)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(
-            f'Image {path} does not exist; set data_root and data_prefix to '
-            'where the images are, or take it out of the list.') from error
     except Exception as error:
+        if isinstance(error, FileNotFoundError) and path is not None and (
+                not Path(path).is_file()):
+            raise MissingImage(
+                f'Image {path} does not exist; set data_root and data_prefix '
+                'to where the images are, or take it out of the list.'
+            ) from error
         # A transform's own error stays what it is.
         if path is None or not Path(path).is_file() or is_readable(path):
             raise
@@ -167,18 +174,64 @@ def read_sample(pipeline: Callable, entry: Callable[[int], dict], index: int,
         path = info.get('img_path')
         try:
             sample = apply_pipeline(pipeline, info)
-        except (UnreadableImage, FileNotFoundError):
+        except (UnreadableImage, MissingImage):
             if unreadable == 'stop':
                 raise
             skipped.append(path)
             continue
-        if skipped:
+        if skipped and 'data_samples' in sample:
             sample['data_samples'].set_field(
                 skipped, 'skipped_images', field_type='metainfo')
         return sample
     raise ValueError(f'None of the {count} images can be read, from '
                      f'{skipped[0]} on: set data_root and data_prefix to '
                      'where the images are.')
+
+
+def leaf(dataset, index: int):
+    """The data set under all wrappers that sample ``index`` comes from."""
+    while not hasattr(dataset, 'pipeline'):
+        if hasattr(dataset, '_get_ori_dataset_idx'):  # MMEngine's wrappers
+            index = dataset._get_ori_dataset_idx(index)
+        if isinstance(index, tuple):
+            which, index = index
+            dataset = dataset.datasets[which]
+        else:
+            dataset = dataset.dataset
+    return dataset
+
+
+class ImageNames:
+    """Image paths of a label file, each of which may stand there once.
+
+    Args:
+        folder: Where the images are.
+        must_exist: Refuse a missing one at once.
+    """
+
+    def __init__(self, folder: Path, must_exist: bool):
+        self.folder, self.must_exist = folder, must_exist
+        self.first = {}
+
+    def path(self, name: str, where: str) -> str:
+        """Path of an image.
+
+        Raises:
+            ValueError: If there is no name, or it stood somewhere before.
+            FileNotFoundError: If it is missing and must exist.
+        """
+        if not name:
+            raise ValueError(f'{where} names no image.')
+        path = self.folder / os.path.normpath(name)
+        if path in self.first:
+            raise ValueError(f'{where}: the image "{name}" stands in '
+                             f'{self.first[path]} already; keep one of them.')
+        self.first[path] = where
+        if self.must_exist and not path.is_file():
+            raise FileNotFoundError(
+                f'{where}: image {path} does not exist; mend the path or '
+                'data_prefix, or drop the line.')
+        return str(path)
 
 
 def label_matrix(dataset) -> np.ndarray:

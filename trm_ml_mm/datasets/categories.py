@@ -140,6 +140,8 @@ def class_names(classes: Union[str, Sequence[str]]) -> Tuple[str, ...]:
     if not names:
         raise ValueError(f'{source} has no class names.')
     for name in names:
+        if not isinstance(name, str) or not name:
+            raise ValueError(f'{source} has {name!r} for a class name.')
         if names.count(name) > 1:
             raise ValueError(f'{source} has the class name "{name}" twice.')
     return names

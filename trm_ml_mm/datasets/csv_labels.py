@@ -7,7 +7,7 @@ import numpy as np
 
 from trm_ml_mm.registry import DATASETS
 
-from .base import MultiLabelDataset
+from .base import ImageNames, MultiLabelDataset
 from .categories import class_names
 from .files import read_text
 
@@ -40,6 +40,7 @@ class CSVMultiLabel(MultiLabelDataset):
             lists it is needed.
         image_column, positive_column, negative_column: Names in the header.
         separator: Between names in a list.
+        ignore_columns: Columns that are no labels.
         **kwargs: Of :class:`MultiLabelDataset`.
 
     Raises:
@@ -58,11 +59,13 @@ class CSVMultiLabel(MultiLabelDataset):
                  positive_column: str = 'positive',
                  negative_column: str = 'negative',
                  separator: str = ';',
+                 ignore_columns: Sequence[str] = (),
                  **kwargs):
         self.data_root = data_root
         self.image_column = image_column
         self.lists = (positive_column, negative_column)
         self.separator = separator
+        self.ignore_columns = tuple(ignore_columns)
         header, _ = self._rows(self._root_file(ann_file))
         super().__init__(
             ann_file=ann_file,
@@ -76,20 +79,28 @@ class CSVMultiLabel(MultiLabelDataset):
     def _rows(self, path) -> Tuple[List[str], List[Tuple[int, List[str]]]]:
         """Header, and (line number, cells) of every other line."""
         text = read_text(path, 'CSV file', advice='set data_root and ann_file')
-        reader = csv.reader(io.StringIO(text))
+        reader = csv.reader(io.StringIO(text), strict=True)
+        lines, start = [], 1  # a quoted cell may go over several lines
         try:
-            lines = [(reader.line_num, [c.strip() for c in row])
-                     for row in reader if any(c.strip() for c in row)]
+            for row in reader:
+                if any(cell.strip() for cell in row):
+                    lines.append((start, [cell.strip() for cell in row]))
+                start = reader.line_num + 1
         except csv.Error as error:
-            raise ValueError(f'{path} line {reader.line_num} cannot be read '
-                             f'({error}): quote cells with commas or line '
-                             'breaks.') from error
+            raise ValueError(f'{path} line {start} cannot be read ({error}): '
+                             'is a quotation mark missing?') from error
         (_, header), rows = lines[0], lines[1:]
         if self.image_column not in header:
+            hint = next((f' It seems to be separated by "{mark}"; save it '
+                         'with commas.' for mark in ';\t' if mark in header[0]),
+                        '')
             raise ValueError(
                 f'{path} line 1 has no column "{self.image_column}" but '
                 f'{", ".join(header)}: name the column of image paths so, or '
-                'set image_column.')
+                f'set image_column.{hint}')
+        if '' in header:
+            raise ValueError(f'{path} line 1: column {header.index("") + 1} '
+                             'has no name; name it, or delete it.')
         twice = [name for name in header if header.count(name) > 1]
         if twice:
             raise ValueError(f'{path} line 1 has the column "{twice[0]}" '
@@ -105,13 +116,20 @@ class CSVMultiLabel(MultiLabelDataset):
         return header, rows
 
     def _classes(self, header: List[str], classes, path) -> Tuple[str, ...]:
+        known = [self.image_column, *self.ignore_columns]
         if self.lists[0] in header:
+            other = [n for n in header if n not in (*known, *self.lists)]
+            if other:
+                raise ValueError(
+                    f'{path} line 1: the column "{other[0]}" is neither of '
+                    f'images nor "{self.lists[0]}" nor "{self.lists[1]}"; '
+                    'mend its name, or put it into ignore_columns.')
             if classes is None:
                 raise ValueError(
                     f'{path} lists class names in a column, so the data set '
                     'needs classes: all names, or a file with one a line.')
             return class_names(classes)
-        columns = [name for name in header if name != self.image_column]
+        columns = [name for name in header if name not in known]
         if not columns:
             raise ValueError(f'{path} line 1 has no column of labels beside '
                              f'"{self.image_column}".')
@@ -133,25 +151,13 @@ class CSVMultiLabel(MultiLabelDataset):
         read = (self._from_lists
                 if self.lists[0] in header else self._from_columns)
         image = header.index(self.image_column)
-        first, data = {}, []
+        names = ImageNames(folder, must_exist=self.unreadable == 'stop')
+        data = []
         for number, cells in rows:
             where = f'{self.ann_file} line {number}'
-            name = cells[image]
-            if not name:
-                raise ValueError(f'{where} names no image.')
-            if name in first:
-                raise ValueError(
-                    f'{where}: the image "{name}" stands in line '
-                    f'{first[name]} already; keep one line of it.')
-            first[name] = number
-            path = folder / name
-            if self.unreadable == 'stop' and not path.is_file():
-                raise FileNotFoundError(
-                    f'{where}: image {path} does not exist; mend the path or '
-                    'data_prefix, or drop the line.')
             data.append(
                 dict(
-                    img_path=str(path),
+                    img_path=names.path(cells[image], where),
                     gt_score=read(dict(zip(header, cells)), where)))
         return data
 
@@ -160,7 +166,8 @@ class CSVMultiLabel(MultiLabelDataset):
         for name in self.class_names:
             if row[name] not in VALUES:
                 raise ValueError(
-                    f'{where}, column "{name}" has the value "{row[name]}"; '
+                    f'{where}, column "{name}" has the value '
+                    f'"{row[name][:40]}"; '
                     'labels are 1 (present), 0 (absent) or blank (unknown).')
             values.append(VALUES[row[name]])
         return np.array(values, np.int8)

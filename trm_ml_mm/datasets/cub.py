@@ -7,7 +7,7 @@ from trm_ml_mm.registry import DATASETS
 
 from .base import MultiLabelDataset
 from .categories import CUB_ATTRIBUTES
-from .files import existing, read_lines
+from .files import existing, numbered_lines
 
 
 @DATASETS.register_module()
@@ -72,9 +72,8 @@ class CUBAttributes(MultiLabelDataset):
     def _pairs(self, name: str, what: str) -> dict:
         path = self._root_file(name)
         pairs = {}
-        for number, line in enumerate(
-                read_lines(path, what, advice='set data_root to CUB_200_2011'),
-                1):
+        for number, line in numbered_lines(
+                path, what, advice='set data_root to CUB_200_2011'):
             cells = line.split(maxsplit=1)
             if len(cells) != 2:
                 raise ValueError(f'{path} line {number} is "{line}", expected '
@@ -88,8 +87,10 @@ class CUBAttributes(MultiLabelDataset):
             'CUB attribute file', 'set data_root to CUB_200_2011')
         count = len(self.class_names)
         labels = np.full((len(rows), count), -1, np.int8)
-        with path.open() as file:
+        with path.open(encoding='utf-8', errors='replace') as file:
             for number, line in enumerate(file, 1):
+                if not line.strip():
+                    continue
                 # Some of the official lines have a cell too many at the end.
                 cells = line.split(maxsplit=3)[:3]
                 try:

@@ -1,7 +1,9 @@
 """Reading annotation files: what is wrong is said with the file's name."""
 import json
+import os
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, List, Union
+from typing import Any, Iterator, List, Tuple, Union
 
 
 def existing(path: Union[str, Path], what: str, advice: str) -> Path:
@@ -41,10 +43,27 @@ def read_text(path: Union[str, Path], what: str,
     return text
 
 
+def numbered_lines(path: Union[str, Path], what: str,
+                   **kwargs) -> List[Tuple[int, str]]:
+    """(Number, stripped line) of :func:`read_text`, without blank lines."""
+    lines = read_text(path, what, **kwargs).splitlines()
+    return [(number, line.strip()) for number, line in enumerate(lines, 1)
+            if line.strip()]
+
+
 def read_lines(path: Union[str, Path], what: str, **kwargs) -> List[str]:
-    """Stripped lines of :func:`read_text`, without blank ones."""
-    lines = (s.strip() for s in read_text(path, what, **kwargs).splitlines())
-    return [line for line in lines if line]
+    """The lines of :func:`numbered_lines`."""
+    return [line for _, line in numbered_lines(path, what, **kwargs)]
+
+
+@contextmanager
+def replacing(path: Union[str, Path]) -> Iterator[Path]:
+    """Write beside a file and rename into its place, so that a kill leaves
+    the old content or the new."""
+    path = Path(path)
+    fresh = path.with_name(f'{path.name}.{os.getpid()}.new')
+    yield fresh
+    os.replace(fresh, path)
 
 
 def read_json(path: Union[str, Path], what: str, **kwargs) -> Any:

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from rich.progress import track
 
-from .base import label_matrix
+from .base import label_matrix, leaf
 
 
 class LabelCounts(NamedTuple):
@@ -32,13 +32,6 @@ def labels_of(dataset) -> np.ndarray:
     """What a run sees: ``(N, C)`` in {1, 0, -1}."""
     return dataset.labels if hasattr(dataset, 'labels') else label_matrix(
         dataset)
-
-
-def pipeline_of(dataset):
-    """The transforms of a data set, wrapped or not."""
-    while not hasattr(dataset, 'pipeline'):
-        dataset = dataset.dataset
-    return dataset.pipeline.transforms
 
 
 def image_problem(path: str) -> Optional[str]:
@@ -64,7 +57,7 @@ def find_unreadable(paths: Sequence[str], threads: int = 8) -> Dict[str, str]:
 
 def image_paths(dataset) -> List[str]:
     """Files of a data set; none, where its pipeline loads no files."""
-    first = pipeline_of(dataset)[0]
+    first = leaf(dataset, 0).pipeline.transforms[0]
     if type(first).__name__ != 'LoadImageFromFile':
         return []
     return [dataset.get_data_info(i)['img_path'] for i in range(len(dataset))]
@@ -81,7 +74,7 @@ def draw_samples(dataset, path: str, indices: Sequence[int]) -> None:
         path: PNG file.
         indices: Of images, at least one.
     """
-    load = pipeline_of(dataset)[0]
+    load = leaf(dataset, 0).pipeline.transforms[0]
     classes = dataset.metainfo['classes']
     columns = min(4, len(indices))
     rows = -(-len(indices) // columns)
@@ -97,7 +90,7 @@ def draw_samples(dataset, path: str, indices: Sequence[int]) -> None:
         image = load(info)['img'][..., ::-1]
         axis.imshow(image)
         name = Path(str(info.get('img_path', ''))).name
-        axis.set_title(f'{index}: {name}', fontsize=10)
+        axis.set_title(f'{index}: {name}', fontsize=10, parse_math=False)
         lines = [
             ('present', _names(classes, score == 1), 'green'),
             ('absent', _names(classes, score == 0), 'firebrick'),
@@ -108,7 +101,7 @@ def draw_samples(dataset, path: str, indices: Sequence[int]) -> None:
             text = textwrap.fill(f'{kind}: {words}', 56)
             axis.annotate(text, (0, 0), (0, -down), color=color, fontsize=9,
                           va='top', xycoords='axes fraction',
-                          textcoords='offset points')
+                          textcoords='offset points', parse_math=False)
             down += 12.5 * (text.count('\n') + 1)  # points a line
     figure.savefig(path, dpi=90)
 

@@ -3,7 +3,8 @@ from typing import List
 
 from trm_ml_mm.registry import DATASETS
 
-from .base import MultiLabelDataset, score_of
+from .base import ImageNames, MultiLabelDataset, score_of
+from .categories import class_names
 from .files import read_json
 
 
@@ -34,23 +35,43 @@ class JSONMultiLabel(MultiLabelDataset):
         content = read_json(path, 'label file',
                             advice='set data_root and ann_file')
         try:
-            entries = content['data_list']
-            self._metainfo.setdefault('classes', content['metainfo']['classes'])
-        except (KeyError, TypeError) as error:
+            entries = list(content['data_list'])
+            classes = content['metainfo']['classes']
+            if not isinstance(classes, list):
+                raise TypeError('classes')
+            classes = list(class_names(classes))
+        except (KeyError, TypeError, IndexError) as error:
             raise ValueError(
-                f'{path} needs "metainfo" with "classes", and "data_list"; '
-                f'{error} is missing.') from error
-        folder = self._image_folder()
-        data = []
-        for number, entry in enumerate(entries):
-            where = f'{path} entry {number}'
-            if 'img_path' not in entry or not {'gt_label', 'gt_score'
-                                               } & set(entry):
-                raise ValueError(f'{where} needs "img_path", and "gt_label" '
-                                 'or "gt_score".')
-            score = score_of(
-                dict(entry, img_path=f'{where}, {entry["img_path"]}'),
-                self.class_names)
-            data.append(dict(entry, img_path=str(folder / entry['img_path']),
-                             gt_score=score))
-        return data
+                f'{path} must be an object with "metainfo", in it a list '
+                '"classes", and a list "data_list".') from error
+        own = self._metainfo.setdefault('classes', classes)
+        if list(own) != classes:
+            raise ValueError(f'{path} has other classes, or another order of '
+                             'them, than metainfo of this data set: leave '
+                             'metainfo out.')
+        if not entries:
+            raise ValueError(f'{path} has an empty "data_list".')
+        names = ImageNames(self._image_folder(),
+                           must_exist=self.unreadable == 'stop')
+        return [
+            self._entry(entry, f'{path} entry {number}', names)
+            for number, entry in enumerate(entries)
+        ]
+
+    def _entry(self, entry: dict, where: str, names: ImageNames) -> dict:
+        if not isinstance(entry, dict) or 'img_path' not in entry or not (
+                {'gt_label', 'gt_score'} & set(entry)):
+            raise ValueError(f'{where} needs "img_path", and "gt_label" or '
+                             '"gt_score".')
+        labels = entry.get('gt_score', entry.get('gt_label'))
+        kind = (int, float) if 'gt_score' in entry else int
+        if not isinstance(labels, list) or not all(
+                isinstance(v, kind) for v in labels):
+            raise ValueError(
+                f'{where}: gt_label is a list of indices of classes, gt_score '
+                f'a list of 1, 0 and -1, got {str(labels)[:40]}.')
+        score = score_of(
+            dict(entry, img_path=f'{where}, {entry["img_path"]}'),
+            self.class_names)
+        return dict(entry, img_path=names.path(entry['img_path'], where),
+                    gt_score=score)

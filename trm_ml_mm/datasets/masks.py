@@ -3,6 +3,7 @@
 A mask is ``(N, C)`` bool, True = known; rows are images in the order of the
 data set's official list, which is a part of every protocol.
 """
+import csv
 import hashlib
 import zipfile
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
-from .files import existing, read_lines
+from .files import existing, numbered_lines, replacing
 
 # The seeds of the published masks.
 PROPORTION_SEED = 0
@@ -95,9 +96,10 @@ def listed_positives_mask(path: Union[str, Path], labels: np.ndarray,
                           classes: Sequence[str]) -> np.ndarray:
     """The known positives that a list file names, as SPLC's and SCPNet's.
 
-    A line is an image's file name and its known positives, indices or names
-    of classes, with commas between: ``COCO_train2014_000000480023.jpg,52``.
-    Images that are not listed keep no label.
+    A line is an image's file name (or as much of its path as makes it unique)
+    and its known positives, indices or names of classes, with commas between:
+    ``COCO_train2014_000000480023.jpg,52``. Images that are not listed keep no
+    label.
 
     Args:
         path: The list.
@@ -113,15 +115,22 @@ def listed_positives_mask(path: Union[str, Path], labels: np.ndarray,
             not, or a label that is not positive there (the list then belongs
             to other classes, or another order of them).
     """
-    rows = {Path(image).name: i for i, image in enumerate(images)}
+    rows = {}
+    for i, image in enumerate(images):
+        rows.setdefault(Path(image).name, []).append(i)
     mask = np.zeros(labels.shape, bool)
-    for number, line in enumerate(
-            read_lines(path, 'list of known positives'), 1):
+    for number, line in numbered_lines(path, 'list of known positives'):
         where = f'{path} line {number}'
-        image, *names = [cell.strip() for cell in line.split(',')]
-        row = rows.get(Path(image).name)
-        if row is None:
-            raise ValueError(f'{where}: the data set has no image "{image}".')
+        image, *names = [cell.strip() for cell in next(csv.reader([line]))]
+        parts = Path(image).parts
+        found = [i for i in rows.get(Path(image).name, [])
+                 if Path(images[i]).parts[-len(parts):] == parts]
+        if len(found) != 1:
+            raise ValueError(
+                f'{where}: the data set has no image "{image}".'
+                if not found else f'{where}: {len(found)} images of the data '
+                f'set end in "{image}": write more of the path.')
+        row = found[0]
         if not names:
             raise ValueError(f'{where} is "{line}", expected an image and its '
                              'known positives with commas between.')
@@ -199,13 +208,14 @@ def save_mask(path: Union[str, Path],
               known: Union[float, str],
               seed: Optional[int] = None) -> None:
     """Write a mask, one bit a label, with its rule and its hash."""
-    np.savez_compressed(
-        path,
-        packed=np.packbits(mask),
-        shape=np.array(mask.shape),
-        known=str(known),
-        seed=str(seed),
-        hash=mask_hash(mask))
+    with replacing(path) as fresh, open(fresh, 'wb') as file:
+        np.savez_compressed(
+            file,
+            packed=np.packbits(mask),
+            shape=np.array(mask.shape),
+            known=str(known),
+            seed=str(seed),
+            hash=mask_hash(mask))
 
 
 def load_mask(path: Union[str, Path]) -> Mask:
@@ -219,8 +229,10 @@ def load_mask(path: Union[str, Path]) -> Mask:
     try:
         content = np.load(path, allow_pickle=False)
         if Path(path).suffix == '.npy':
+            if content.ndim != 2:
+                raise ValueError(f'shape {content.shape}')
             mask = content != 0
-            return Mask(mask, Path(path).name, 'None', mask_hash(mask))
+            return Mask(mask, str(path), 'None', mask_hash(mask))
         shape = tuple(content['shape'])
         mask = np.unpackbits(content['packed'])[:shape[0] * shape[1]]
         mask = mask.reshape(shape).astype(bool)

@@ -7,7 +7,7 @@ from trm_ml_mm.registry import DATASETS
 
 from .base import MultiLabelDataset
 from .categories import NUS_CLASSES
-from .files import existing, read_lines
+from .files import existing, numbered_lines, read_lines
 
 
 @DATASETS.register_module()
@@ -75,12 +75,12 @@ class NUSWide(MultiLabelDataset):
         }
         labels = self._labels(len(rows), full_path)
         data = []
-        names = read_lines(self.ann_file, 'NUS-WIDE image list', advice=advice)
-        for number, line in enumerate(names, 1):
+        for number, line in numbered_lines(
+                self.ann_file, 'NUS-WIDE image list', advice=advice):
             name = _normal(line)
             if name not in rows:
                 raise ValueError(
-                    f'{self.ann_file} image {number}, {name}, is not in '
+                    f'{self.ann_file} line {number}: image {name} is not in '
                     f'{full_path}: the lists do not match.')
             present = np.flatnonzero(labels[rows[name]]).tolist()
             if present or self.images == 'all':

@@ -1,4 +1,5 @@
 """The wrapper that hides labels."""
+import hashlib
 from typing import Union
 
 import numpy as np
@@ -6,7 +7,7 @@ from mmengine.dataset import BaseDataset as EngineDataset
 
 from trm_ml_mm.registry import DATASETS
 
-from .base import label_matrix, read_sample
+from .base import label_matrix, leaf, read_sample
 from .masks import check_known, draw_mask, is_positive_list, mask_hash
 
 
@@ -20,8 +21,9 @@ class PartialLabelDataset:
     resume on another mask.
 
     Args:
-        dataset: The wrapped data set, or its config. Labels that are unknown
-            there stay unknown.
+        dataset: The wrapped data set, or its config; a ``ConcatDataset`` of
+            several, such as VOC 2007 and 2012, shares one mask. Labels that
+            are unknown there stay unknown.
         known: Proportion of known labels in (0, 1]; 'single_positive'; 'all';
             or a file, as :func:`~trm_ml_mm.datasets.masks.draw_mask` takes
             them: a saved mask, or a list of known positives.
@@ -74,7 +76,11 @@ class PartialLabelDataset:
         return dict(
             self.dataset.metainfo,
             known_labels=dict(
-                known=self.known, seed=self.seed, hash=self._hash))
+                known=self.known,
+                seed=self.seed,
+                hash=self._hash,
+                labels=hashlib.sha256(self._scores.tobytes()).hexdigest()[:16]
+            ))
 
     @property
     def labels(self) -> np.ndarray:
@@ -103,9 +109,9 @@ class PartialLabelDataset:
         return np.flatnonzero(self.labels[idx] == 1).tolist()
 
     def __getitem__(self, idx: int) -> dict:
-        return read_sample(self.dataset.pipeline, self.get_data_info, idx,
-                           len(self), getattr(self.dataset, 'unreadable',
-                                              'stop'))
+        inner = leaf(self.dataset, idx)
+        return read_sample(inner.pipeline, self.get_data_info, idx, len(self),
+                           getattr(inner, 'unreadable', 'stop'))
 
     def __len__(self) -> int:
         return len(self.dataset)

@@ -6,7 +6,7 @@ from trm_ml_mm.registry import DATASETS
 
 from .base import MultiLabelDataset
 from .categories import class_names
-from .files import read_json, read_lines
+from .files import numbered_lines, read_json
 
 
 @DATASETS.register_module()
@@ -56,18 +56,20 @@ class VG200(MultiLabelDataset):
                     'a line in the order of the label indices: they were '
                     'never published with the labels, so write that file.')
             classes = str(path)
+        names = class_names(classes)
+        if len(names) != 200:
+            raise ValueError(f'{classes} has {len(names)} names, and VG-200 '
+                             'has 200 categories: give one name for each.')
         super().__init__(
             ann_file=ann_file,
             data_root=data_root,
-            metainfo=dict(classes=class_names(classes)),
+            metainfo=dict(classes=names),
             **kwargs)
 
     def load_data_list(self) -> List[dict]:
         advice = 'set data_root to the folder of VG-200'
-        names = [
-            line.split()[0] for line in read_lines(
-                self.ann_file, 'VG-200 image list', advice=advice)
-        ]
+        lines = numbered_lines(self.ann_file, 'VG-200 image list',
+                               advice=advice)
         label_path = self._root_file(self.label_file)
         labels = read_json(label_path, 'VG-200 label file', advice=advice)
         found = {}
@@ -81,20 +83,20 @@ class VG200(MultiLabelDataset):
                 'image_folders.')
         count = len(self.class_names)
         data = []
-        for number, name in enumerate(names, 1):
-            where = f'{self.ann_file} image {number}'
+        for number, line in lines:
+            name = line.split()[0]
+            where = f'{self.ann_file} line {number}: image {name}'
             if name not in labels:
-                raise ValueError(f'{where}, {name}, has no labels in '
+                raise ValueError(f'{where} has no labels in '
                                  f'{label_path}: the two files do not match.')
             if name not in found:
                 raise FileNotFoundError(
-                    f'{where}, {name}, is in none of '
+                    f'{where} is in none of '
                     f'{", ".join(self.image_folders)}.')
-            if labels[name] and not 0 <= min(labels[name]) <= max(
-                    labels[name]) < count:
-                raise ValueError(
-                    f'{label_path} gives {name} the category '
-                    f'{max(labels[name])}, and there are {count} names.')
+            for c in labels[name]:
+                if not 0 <= c < count:
+                    raise ValueError(f'{label_path} gives {name} the category '
+                                     f'{c}; they are 0..{count - 1}.')
             data.append(
                 dict(img_path=str(found[name]),
                      gt_label=sorted(set(labels[name]))))

@@ -8,7 +8,7 @@ from trm_ml_mm.registry import DATASETS
 
 from .base import MultiLabelDataset
 from .categories import VOC_CLASSES
-from .files import read_lines, read_text
+from .files import existing, read_lines
 
 DIFFICULT = {'negative': 0, 'unknown': -1, 'positive': 1}
 
@@ -102,13 +102,14 @@ class VOCMultiLabel(MultiLabelDataset):
 
     def _pascal_labels(self, name: str) -> np.ndarray:
         path = self._root_file(f'Annotations/{name}.xml')
-        text = read_text(path, 'VOC annotation')
+        content = existing(path, 'VOC annotation', 'set data_root to its '
+                           'folder').read_bytes()  # the XML says its encoding
         classes = self.class_names
         labels = np.full(len(classes), -1, np.int8)
         try:
             objects = [(o.findtext('name').strip(),
                         int(o.findtext('difficult') or 0))
-                       for o in ElementTree.fromstring(text).iter('object')]
+                       for o in ElementTree.fromstring(content).iter('object')]
         except (ElementTree.ParseError, AttributeError, ValueError) as error:
             raise ValueError(f'{path} is not a whole VOC annotation '
                              f'({error}); unpack it again.') from error

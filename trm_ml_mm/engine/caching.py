@@ -29,6 +29,10 @@ def innermost(cfg: Config, part: str) -> dict:
     dataset = cfg[f'{part}_dataloader'].dataset
     while 'dataset' in dataset:
         dataset = dataset.dataset
+    if 'pipeline' not in dataset:
+        raise ValueError(
+            f'The {part} set is a {dataset.type} without a pipeline of its '
+            'own: features can be kept of single data sets only.')
     return dataset
 
 

@@ -1,6 +1,7 @@
 """Method x label setting x seed: many runs, one table."""
 import csv
 import fcntl
+import hashlib
 import json
 import os
 import statistics
@@ -8,9 +9,14 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Optional, Sequence, Union
+from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
+from mmengine.config import Config
 from mmengine.logging import print_log
+
+from trm_ml_mm.datasets.files import replacing
+
+from .launch import load_config
 
 METRICS = ('mAP', 'mAP_voc12', 'CF1', 'OF1')
 
@@ -42,7 +48,9 @@ def plan(configs: Sequence[str], known: Sequence[Union[float, str]],
     """All runs; seeds vary slowest, so that early rows span every setting.
 
     Raises:
-        ValueError: If two configs have the same file name.
+        ValueError: If two configs have the same file name, or one has no
+            PartialLabelDataset, whose ``known`` is to be set.
+        FileNotFoundError: If there is no such config.
     """
     methods = {}
     for config in configs:
@@ -50,6 +58,12 @@ def plan(configs: Sequence[str], known: Sequence[Union[float, str]],
         if other != config:
             raise ValueError(f'{other} and {config} have the same file name, '
                              'by which rows are told apart: rename one.')
+        dataset = load_config(config).train_dataloader.dataset
+        if not str(dataset.type).endswith('PartialLabelDataset'):
+            raise ValueError(
+                f'The training set of {config} is a {dataset.type}, and what '
+                'is known of its labels cannot be set: wrap it in '
+                'trm_ml_mm.PartialLabelDataset.')
     return [
         Job(method, config, setting, seed) for seed in seeds
         for setting in known for method, config in methods.items()
@@ -74,17 +88,27 @@ def run_grid(jobs: Sequence[Job],
         options: Further ``--cfg-options`` of every run, as 'key=value'.
 
     Returns:
-        Rows of :func:`read_row`, in the order of jobs; failed ones are left
-        out.
+        Rows of :func:`all_rows`; failed runs have none.
 
     Raises:
-        ValueError: If a work dir in ``out`` holds a run with other options.
+        ValueError: If a work dir in ``out`` holds a run with other options, or
+            the options set what a job sets.
     """
-    for job in jobs:
-        _claim(job, Path(out), options)
+    for option in options:
+        if option.split('=')[0] in jobs[0].options():
+            raise ValueError(f'{option} would override what the grid varies: '
+                             'use --known and --seeds.')
+    claims = [_claim(job, Path(out), options) for job in jobs]
+    for path, content in claims:
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(path) as fresh:
+                fresh.write_text(content)
     gpus = _gpus()
-    processes = processes or len(gpus) or os.cpu_count() or 1
-    threads = max(1, (os.cpu_count() or 1) // processes)
+    cores = len(os.sched_getaffinity(0)) if hasattr(
+        os, 'sched_getaffinity') else os.cpu_count() or 1
+    processes = min(processes or len(gpus) or cores, len(jobs))
+    threads = max(1, cores // processes)
     slots = list(range(processes))
 
     def work(job: Job) -> None:
@@ -99,7 +123,7 @@ def run_grid(jobs: Sequence[Job],
 
     with ThreadPoolExecutor(processes) as pool:
         list(pool.map(work, jobs))
-    return [row for row in (read_row(job, out) for job in jobs) if row]
+    return all_rows(jobs, out)
 
 
 def _gpus() -> List[str]:
@@ -110,15 +134,22 @@ def _gpus() -> List[str]:
     return [str(i) for i in range(torch.cuda.device_count())]
 
 
-def _claim(job: Job, out: Path, options: Sequence[str]) -> None:
-    """Note in the work dir what is run there; refuse another run's place."""
-    own = json.dumps(dict(job._asdict(), options=list(options)), indent=1)
+def _claim(job: Job, out: Path, options: Sequence[str]) -> Tuple[Path, str]:
+    """The note that says what is run in a work dir; refuse another's place.
+
+    The config counts by its content, wherever it lies.
+    """
+    content = hashlib.sha256(
+        Config.fromfile(job.config).pretty_text.encode()).hexdigest()[:16]
+    own = dict(job._asdict(), options=list(options), content=content)
     path = job.work_dir(out) / 'grid_job.json'
-    if path.is_file() and path.read_text() != own:
-        raise ValueError(f'{path.parent} holds a run with other options (see '
-                         f'{path.name}): take another --out.')
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(own)
+    if path.is_file():
+        old = json.loads(path.read_text())
+        if dict(old, config='') != dict(own, config=''):
+            raise ValueError(
+                f'{path.parent} holds a run with other options, or of another '
+                f'state of its config (see {path.name}): take another --out.')
+    return path, json.dumps(own, indent=1)
 
 
 def _run(job: Job, out: Path, train: Union[str, Path],
@@ -142,9 +173,12 @@ def _run(job: Job, out: Path, train: Union[str, Path],
                 command, stdout=log, stderr=log, env=env,
                 pass_fds=[lock.fileno()]).returncode
     row = read_row(job, out)
-    print_log(
-        f'{name}: FAILED, see {folder / "grid.log"}' if failed or not row else
-        f'{name}: mAP {row["mAP"]:.2f}', logger='current')
+    if failed or not row:
+        print_log(f'{name}: FAILED, see {folder / "grid.log"}',
+                  logger='current')
+    else:
+        figures = ', '.join(f'{k} {row[k]:.2f}' for k in METRICS if k in row)
+        print_log(f'{name}: {figures}', logger='current')
 
 
 def read_row(job: Job, out: Union[str, Path]) -> Optional[dict]:
@@ -156,12 +190,24 @@ def read_row(job: Job, out: Union[str, Path]) -> Optional[dict]:
         content = json.loads(path.read_text())
     except json.JSONDecodeError:  # cut off by a kill; the run writes it anew
         return None
-    last = next(r for r in content['rows'] if 'last epoch' in r['method'])
+    last = next(r for r in content['rows'] if ', last ' in r['method'])
     row = dict(method=job.method, known=job.known, seed=job.seed, split='test',
-               epoch=last['epoch'],
                mask=(content['known_labels'] or {}).get('hash'))
-    row.update({name: last[name] for name in METRICS if name in last})
+    row.update({name: last[name] for name in METRICS
+                if last.get(name) is not None})
     return row
+
+
+def all_rows(jobs: Sequence[Job], out: Union[str, Path]) -> List[dict]:
+    """Rows of these jobs, then of all others that were run in ``out``."""
+    found = []
+    for path in sorted(Path(out).rglob('grid_job.json')):
+        content = json.loads(path.read_text())
+        found.append(Job(*(content[name] for name in Job._fields)))
+    asked = {job._replace(config='') for job in jobs}
+    others = [job for job in found if job._replace(config='') not in asked]
+    rows = (read_row(job, out) for job in [*jobs, *others])
+    return [row for row in rows if row]
 
 
 def table(rows: Sequence[dict], metric: str = 'mAP') -> List[List[str]]:
@@ -169,7 +215,8 @@ def table(rows: Sequence[dict], metric: str = 'mAP') -> List[List[str]]:
     and the average over proportions.
 
     A cell is the mean over seeds, with the sample standard deviation where
-    there are several seeds. The average is of every seed's proportions first.
+    there are several seeds, and how many of them where some are missing. The
+    average is of every seed's proportions first.
 
     Args:
         rows: With 'method', 'known', 'seed' and the metric.
@@ -180,21 +227,22 @@ def table(rows: Sequence[dict], metric: str = 'mAP') -> List[List[str]]:
     settings = sorted({row['known'] for row in rows},
                       key=lambda k: (isinstance(k, str), k))
     shares = [k for k in settings if not isinstance(k, str)]
+    seeds = sorted({row['seed'] for row in rows})
     lines = [['method', *map(setting_name, settings)]]
     if len(shares) > 1:
         lines[0].append('average')
     for method in dict.fromkeys(row['method'] for row in rows):
         of = {(row['known'], row['seed']): row[metric] for row in rows
               if row['method'] == method}
-        seeds = sorted({seed for _, seed in of})
         line = [method]
         for setting in settings:
             line.append(cell([of[setting, s] for s in seeds
-                              if (setting, s) in of]))
+                              if (setting, s) in of], len(seeds)))
         if len(shares) > 1:
             whole = [s for s in seeds if all((k, s) in of for k in shares)]
             line.append(cell([
-                statistics.fmean(of[k, s] for k in shares) for s in whole]))
+                statistics.fmean(of[k, s] for k in shares) for s in whole],
+                len(seeds)))
         lines.append(line)
     return lines
 
@@ -206,14 +254,15 @@ def setting_name(known: Union[float, str]) -> str:
     return f'{100 * known:g}%'
 
 
-def cell(values: Sequence[float]) -> str:
-    """Mean and sample standard deviation, '-' without values."""
+def cell(values: Sequence[float], seeds: int) -> str:
+    """Mean and sample standard deviation over so many seeds; '-' without
+    values."""
     if not values:
         return '-'
-    mean = f'{statistics.fmean(values):.2f}'
-    if len(values) == 1:
-        return mean
-    return f'{mean} ± {statistics.stdev(values):.2f}'
+    text = f'{statistics.fmean(values):.2f}'
+    if len(values) > 1:
+        text += f' ± {statistics.stdev(values):.2f}'
+    return text if len(values) == seeds else f'{text} (n={len(values)})'
 
 
 def markdown(lines: Sequence[Sequence[str]]) -> str:
@@ -231,9 +280,11 @@ def save_tables(rows: Sequence[dict], out: Union[str, Path]) -> str:
     """
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    (out / 'rows.json').write_text(json.dumps(rows, indent=1) + '\n')
+    with replacing(out / 'rows.json') as fresh:
+        fresh.write_text(json.dumps(rows, indent=1) + '\n')
     names = list(dict.fromkeys(name for row in rows for name in row))
-    with open(out / 'rows.csv', 'w', newline='', encoding='utf-8') as file:
+    with replacing(out / 'rows.csv') as fresh, open(
+            fresh, 'w', newline='', encoding='utf-8') as file:
         writer = csv.DictWriter(file, names)
         writer.writeheader()
         writer.writerows(rows)
@@ -241,5 +292,6 @@ def save_tables(rows: Sequence[dict], out: Union[str, Path]) -> str:
         f'{metric}, last epoch, test set (percent)\n\n'
         f'{markdown(table(rows, metric))}'
         for metric in METRICS if rows and all(metric in r for r in rows))
-    (out / 'table.md').write_text(text)
+    with replacing(out / 'table.md') as fresh:
+        fresh.write_text(text, encoding='utf-8')
     return text

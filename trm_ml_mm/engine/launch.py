@@ -34,12 +34,29 @@ def load_config(config: str, options: Optional[dict] = None) -> Config:
     root = cfg.get('data_root')
     cfg.merge_from_dict(options or {})
     if 'data_root' in (options or {}):
-        for part in PARTS:
-            for dataset in _datasets(cfg, part):
-                if dataset.get('data_root') == root:
-                    dataset.data_root = cfg.data_root
+        _move_data(cfg, root)
     init_default_scope(cfg.get('default_scope', 'mmpretrain'))
     return cfg
+
+
+def _move_data(cfg: Config, old: Optional[str]) -> None:
+    """Let every data set that lay in the folder ``old`` lie in
+    ``cfg.data_root``."""
+    moved = 0
+    for part in PARTS:
+        for options in _dicts(cfg.get(f'{part}_dataloader') or {}):
+            path = options.get('data_root')
+            if old and path and not os.path.relpath(path,
+                                                    old).startswith('..'):
+                inner = os.path.relpath(path, old)
+                options['data_root'] = os.path.join(
+                    cfg.data_root, '' if inner == '.' else inner)
+                moved += 1
+    if not moved:
+        raise ValueError(
+            'data_root moves the data sets that lie in the config\'s '
+            f'data_root, which is {old!r}, and there is none: set data_root of '
+            'each data set.')
 
 
 def _datasets(cfg: Config, part: str) -> Iterator[ConfigDict]:
@@ -81,7 +98,12 @@ def fill_classes(cfg: Config, part: str = 'train') -> None:
     ]
     if not open_places:
         return
-    *_, inner = _datasets(cfg, part)
+    found = [inner for p in (part, *PARTS) for inner in _datasets(cfg, p)
+             if 'dataset' not in inner and 'datasets' not in inner]
+    if not found:
+        raise ValueError("classes='dataset' needs a data set in the config, "
+                         'and there is none: give the names.')
+    inner = found[0]
     dataset = DATASETS.build(dict(inner, lazy_init=True))
     if 'classes' not in dataset.metainfo:  # they stand in the label file
         dataset.full_init()

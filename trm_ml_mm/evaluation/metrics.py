@@ -2,6 +2,11 @@
 from typing import Dict, List, NamedTuple, Optional, Sequence
 
 import torch
+from mmengine.dist import (
+    broadcast_object_list,
+    gather_object,
+    is_main_process,
+)
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 from torch import Tensor
@@ -22,37 +27,51 @@ class MultiLabelMetric(BaseMetric):
     Args:
         empty: 'skip' (the number of skipped classes is logged) or 'zero'; see
             :func:`~trm_ml_mm.evaluation.functional.mean_over_classes`.
-        collect_device, prefix: As in MMEngine.
+        prefix: As in MMEngine.
     """
 
     default_prefix = 'multi-label'
 
-    def __init__(self,
-                 empty: str = 'skip',
-                 collect_device: str = 'cpu',
-                 prefix: Optional[str] = None):
-        super().__init__(collect_device, prefix)
+    def __init__(self, empty: str = 'skip', prefix: Optional[str] = None):
+        super().__init__(prefix=prefix)
         if empty not in ('skip', 'zero'):
             raise ValueError(f"empty is 'skip' or 'zero', got {empty!r}.")
         self.empty = empty
 
     def process(self, data_batch, data_samples: Sequence[dict]) -> None:
-        """Keep one small CPU tensor per image: (scores, logits, targets)."""
+        """Keep a batch's (scores, logits, targets), ``(B, 3, C)``."""
         scores = torch.stack([s['pred_score'] for s in data_samples])
         logits = scores
         if 'pred_logit' in data_samples[0]:
             logits = torch.stack([s['pred_logit'] for s in data_samples])
         targets = torch.stack([_target(s) for s in data_samples])
-        batch = torch.stack([
+        self.results.append(torch.stack([
             scores.float(), logits.float(), targets.to(scores.device).float()
-        ], 1).cpu()  # one transfer a batch
-        # Cloned rows: a view would be pickled with its whole batch.
-        self.results.extend(row.clone() for row in batch)
+        ], 1).cpu())  # one transfer a batch
 
-    def gathered(self, results: List[Tensor]):
-        """(scores, logits, targets), each ``(N, C)``."""
-        scores, logits, targets = torch.stack(results).unbind(1)
-        return scores, logits, targets
+    def evaluate(self, size: int) -> Dict[str, float]:
+        """Metrics over all ranks' images, the same on every rank.
+
+        MMEngine's own way would write a folder into the current one, and
+        take every image's scores apart.
+
+        Args:
+            size: Images of the data set; what ranks were padded with beyond
+                it is not counted.
+        """
+        if not self.results:
+            raise ValueError(f'{type(self).__name__} has no results: the data '
+                             'set is empty, or was not run.')
+        parts = gather_object(torch.cat(self.results))
+        self.results.clear()
+        metrics = None
+        if is_main_process():
+            values = self.compute_metrics(joined(parts)[:size])
+            metrics = {f'{self.prefix}/{k}' if self.prefix else k: v
+                       for k, v in values.items()}
+        metrics = [metrics]
+        broadcast_object_list(metrics)
+        return metrics[0]
 
     def _say_empty(self, targets: Tensor) -> None:
         count = int(((targets == 1).sum(0) == 0).sum())
@@ -62,6 +81,14 @@ class MultiLabelMetric(BaseMetric):
                 f'{count} of {targets.shape[1]} classes have no positive '
                 f'here and are {how} the means over classes.',
                 logger='current')
+
+
+def joined(parts: List[Tensor]) -> Tensor:
+    """All ranks' rows in the order of the data set: a sampler deals images
+    out to ranks in turn."""
+    if len({len(part) for part in parts}) == 1:
+        return torch.stack(parts, 1).flatten(0, 1)
+    return torch.cat(parts)  # dealt otherwise, and then not padded
 
 
 def _target(sample: dict) -> Tensor:
@@ -92,8 +119,8 @@ class MultiLabelAP(MultiLabelMetric):
 
     per_class: Optional[PerClass] = None
 
-    def compute_metrics(self, results: List[Tensor]) -> Dict[str, float]:
-        _, logits, targets = self.gathered(results)
+    def compute_metrics(self, results: Tensor) -> Dict[str, float]:
+        _, logits, targets = results.unbind(1)
         self._say_empty(targets)
         ap = average_precision(logits, targets)
         ap_voc12 = average_precision(logits, targets, interpolated=True)
@@ -117,21 +144,20 @@ class MultiLabelF1(MultiLabelMetric):
     Args:
         threshold: On sigmoid scores.
         topk: k, or None for no top-k figures.
-        empty, collect_device, prefix: See :class:`MultiLabelMetric`.
+        empty, prefix: See :class:`MultiLabelMetric`.
     """
 
     def __init__(self,
                  threshold: float = 0.5,
                  topk: Optional[int] = 3,
                  empty: str = 'skip',
-                 collect_device: str = 'cpu',
                  prefix: Optional[str] = None):
-        super().__init__(empty, collect_device, prefix)
+        super().__init__(empty, prefix)
         self.threshold = threshold
         self.topk = topk
 
-    def compute_metrics(self, results: List[Tensor]) -> Dict[str, float]:
-        scores, logits, targets = self.gathered(results)
+    def compute_metrics(self, results: Tensor) -> Dict[str, float]:
+        scores, logits, targets = results.unbind(1)
         found = {'': predict(scores, self.threshold)}
         if self.topk is not None:
             # Ranked by logits, cut by scores: sigmoids may tie.

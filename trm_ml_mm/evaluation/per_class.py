@@ -3,6 +3,7 @@ import csv
 from pathlib import Path
 from typing import List, Optional, Sequence, Union
 
+from rich.markup import escape
 from rich.table import Table
 
 from .metrics import MultiLabelAP, PerClass
@@ -39,6 +40,6 @@ def per_class_table(rows: List[list]) -> Table:
     for name in COLUMNS:
         table.add_column(name, justify='left' if name == 'class' else 'right')
     for row in sorted(rows, key=lambda r: float(r[1] or 'inf')):
-        table.add_row(row[0], *(v[:-2] or '-' for v in row[1:3]),
+        table.add_row(escape(row[0]), *(v[:-2] or '-' for v in row[1:3]),
                       *map(str, row[3:]))
     return table

@@ -1,18 +1,24 @@
 """What a run ends with: tables on the screen, the same figures in files."""
 import json
+import logging
+import pickle
+import re
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Dict, Iterator, List, Optional
+from typing import Dict, Iterator, List, Optional, Tuple
 
 import torch
 import torch.nn.functional as F
+from mmengine.dist import broadcast_object_list
 from mmengine.evaluator import Evaluator
 from mmengine.hooks import EMAHook, Hook
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
+from mmengine.runner import IterBasedTrainLoop
 from rich.console import Console
 from rich.table import Table
 
+from trm_ml_mm.datasets.files import replacing
 from trm_ml_mm.evaluation.metrics import MultiLabelAP
 from trm_ml_mm.evaluation.per_class import (
     find_per_class,
@@ -22,6 +28,8 @@ from trm_ml_mm.evaluation.per_class import (
 )
 from trm_ml_mm.models.backbones import CLIPFeatures, CLIPPromptBackbone
 from trm_ml_mm.registry import HOOKS
+
+from .partial_label import check_classes, reference_names
 
 HEADLINE = ('mAP', 'CF1', 'OF1')
 
@@ -65,9 +73,20 @@ class ReportHook(Hook):
         self.zero_shot = zero_shot
         self.per_class = per_class
         self.rows: List[dict] = []  # after training
+        self.loader = self.evaluator = None  # of the test set
+
+    def before_train(self, runner) -> None:
+        """Open the test set now: what is wrong with it is said before the
+        training, not after."""
+        if runner.cfg.get('test_dataloader') is None:
+            return
+        self.loader = runner.build_dataloader(
+            runner.cfg.test_dataloader, seed=runner.seed)
+        self.evaluator = runner.build_evaluator(runner.cfg.test_evaluator)
+        check_classes(self.loader.dataset, reference_names(runner), 'test')
 
     def after_train(self, runner) -> None:
-        if runner.cfg.get('test_dataloader') is None:
+        if self.loader is None:
             return
         model = runner.model
         if is_model_wrapper(model):
@@ -77,52 +96,64 @@ class ReportHook(Hook):
                    and model.backbone.text is not None
                    and model.backbone.frozen)
         name = type(model.head).__name__
-        loader = runner.build_dataloader(
-            runner.cfg.test_dataloader, seed=runner.seed)
-        evaluator = runner.build_evaluator(runner.cfg.test_evaluator)
         rivals = {
             f'zero-shot CLIP, {kind}': MultiLabelAP()
             for kind in (('global', 'dense') if compare else ())
         }
         with averaged(runner):
-            last = evaluate(model, loader, evaluator, rivals)
-        count = len(loader.dataset)
-        self.rows = [
-            dict(method=method, epoch=None, **rival.evaluate(count))
-            for method, rival in rivals.items()
-        ]
-        self.rows.append(dict(method=f'{name}, last epoch', epoch=runner.epoch,
-                              **last))
-        self._classes(runner, evaluator.metrics)
-        best = self._best(runner, model, loader, evaluator, last)
+            last = evaluate(model, self.loader, self.evaluator, rivals)
+        count = len(self.loader.dataset)
+        unit, now = progress(runner)
+        self.rows = [{'method': method, unit: None, **rival.evaluate(count)}
+                     for method, rival in rivals.items()]
+        self.rows.append({'method': f'{name}, last {unit}', unit: now, **last})
+        self._classes(runner, self.evaluator.metrics)
+        self._write(runner)  # whatever becomes of the best one
+        best = self._best(runner, model, unit, now, last)
         if best is not None:
-            epoch, metrics = best
-            cfg = runner.cfg
-            same = (cfg.get('val_dataloader') or {}).get(
-                'dataset') == cfg.test_dataloader.dataset
-            self.rows.append(dict(
-                method=f'{name}, best epoch ({epoch}), picked on the '
-                f'{"TEST" if same else "validation"} set',
-                epoch=epoch, **metrics))
-        if runner.rank == 0:
+            number, metrics = best
+            picked = 'TEST' if self._picked_on_test(runner) else 'validation'
+            self.rows.append({
+                'method': f'{name}, best {unit} ({number}), picked on the '
+                f'{picked} set', unit: number, **metrics})
             self._write(runner)
-            self._print(runner, count)
+        self._print(runner, count)
 
-    def _best(self, runner, model, loader, evaluator, last):
-        """(epoch, metrics) of the checkpoint that validated best."""
-        path = runner.message_hub.get_info('best_ckpt')
-        if path is None or not Path(path).is_file():
+    def _best(self, runner, model, unit: str, now: int, last: dict):
+        """(epoch or iteration, metrics) of the checkpoint that validated
+        best; the main rank reads it for all."""
+        saved = [None]
+        path = best_checkpoint(runner)
+        if runner.rank == 0 and path is not None:
+            try:
+                # Averages (EMA) stand in its place already.
+                saved[0] = torch.load(path, map_location='cpu',
+                                      weights_only=True)['state_dict']
+            except (OSError, pickle.UnpicklingError) as error:
+                print_log(
+                    f'The best checkpoint {path} is not reported, as it '
+                    f'cannot be read ({type(error).__name__}): put '
+                    'PlainCheckpointHook into custom_hooks.',
+                    logger='current', level=logging.WARNING)
+        broadcast_object_list(saved)
+        if saved[0] is None:
             return None
-        # Averages (EMA) stand in its place already.
-        saved = torch.load(path, map_location='cpu', weights_only=True)
-        epoch = saved['meta']['epoch']
-        if epoch == runner.epoch:
-            return epoch, last
+        number = int(re.search(r'(\d+)\.pth$', path).group(1))
+        if number == now:
+            return number, last
         kept = {k: v.clone() for k, v in model.state_dict().items()}
-        model.load_state_dict(saved['state_dict'], strict=False)
-        metrics = evaluate(model, loader, evaluator)
-        model.load_state_dict(kept, strict=False)
-        return epoch, metrics
+        model.load_state_dict(saved[0])
+        metrics = evaluate(model, self.loader, self.evaluator)
+        model.load_state_dict(kept)
+        return number, metrics
+
+    def _picked_on_test(self, runner) -> bool:
+        """Whether validation saw images of the test set."""
+        seen = [
+            {data.get_data_info(i).get('img_path') for i in range(len(data))}
+            for data in (runner.val_dataloader.dataset, self.loader.dataset)
+        ]
+        return bool(seen[0] & seen[1])
 
     def after_test_epoch(self, runner, metrics: Optional[dict] = None) -> None:
         self._classes(runner, runner.test_loop.evaluator.metrics)
@@ -141,16 +172,18 @@ class ReportHook(Hook):
                   logger='current')
 
     def _write(self, runner) -> None:
-        dataset = runner.train_dataloader.dataset
-        content = dict(
-            known_labels=dataset.metainfo.get('known_labels'),
-            seed=runner.seed,
-            rows=[{k.split('/')[-1]: v for k, v in row.items()}
-                  for row in self.rows])
-        Path(runner.work_dir, 'test_results.json').write_text(
-            json.dumps(content, indent=1, default=str) + '\n')
+        if runner.rank != 0:
+            return
+        known = runner.train_dataloader.dataset.metainfo.get('known_labels')
+        rows = [{k.split('/')[-1]: None if v != v else v
+                 for k, v in row.items()} for row in self.rows]
+        content = dict(known_labels=known, seed=runner.seed, rows=rows)
+        with replacing(Path(runner.work_dir, 'test_results.json')) as fresh:
+            fresh.write_text(json.dumps(content, indent=1) + '\n')
 
     def _print(self, runner, count: int) -> None:
+        if runner.rank != 0:
+            return
         table = Table(title=f'Test set, {count} images (percent)')
         table.add_column('method')
         for name in HEADLINE:
@@ -162,6 +195,22 @@ class ReportHook(Hook):
                 *(f'{short[n]:.2f}' if n in short else '-' for n in HEADLINE))
         last = runner.message_hub.get_info('last_ckpt')
         print_log(f'\n{render(table)}Checkpoint: {last}', logger='current')
+
+
+def progress(runner) -> Tuple[str, int]:
+    """('epoch' or 'iteration', how many of them were trained)."""
+    if isinstance(runner.train_loop, IterBasedTrainLoop):
+        return 'iteration', runner.iter
+    return 'epoch', runner.epoch
+
+
+def best_checkpoint(runner) -> Optional[str]:
+    """Path of the checkpoint with the best mAP, if there is one."""
+    for key in ('best_ckpt', 'best_ckpt_multi-label/mAP'):
+        path = runner.message_hub.get_info(key)
+        if path is not None:
+            return path
+    return None
 
 
 def render(table: Table) -> str:

@@ -6,6 +6,7 @@ from mmengine.dist import all_gather_object
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 
+from trm_ml_mm.datasets.files import replacing
 from trm_ml_mm.registry import HOOKS
 
 
@@ -31,7 +32,8 @@ class SkippedImagesHook(Hook):
         if not skipped or runner.rank != 0:
             return
         path = Path(runner.work_dir, 'skipped_images.txt')
-        path.write_text('\n'.join(skipped) + '\n')
+        with replacing(path) as fresh:
+            fresh.write_text('\n'.join(skipped) + '\n', encoding='utf-8')
         print_log(
             f'{len(skipped)} unreadable images were skipped, others took '
             f'their places: {path}', logger='current', level=logging.WARNING)
