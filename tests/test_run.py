@@ -416,7 +416,8 @@ def test_a_cut_mask_file_is_written_anew(small_run, tmp_path):
 
 def test_iterations_are_reported_as_such(small_run, tmp_path):
     runner = small_run({
-        'train_cfg': dict(by_epoch=False, max_iters=6, val_interval=2),
+        'train_cfg': dict(_delete_=True, by_epoch=False, max_iters=6,
+                          val_interval=2),
         'param_scheduler': [], 'custom_hooks.4.zero_shot': False,
         'default_hooks.checkpoint.by_epoch': False,
         'default_hooks.checkpoint.interval': 2,

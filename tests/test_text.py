@@ -1,7 +1,9 @@
 import copy
+import shutil
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from trm_ml_mm.models import CLIPPromptBackbone, PromptLearner, load_clip
 from trm_ml_mm.models.clip import fingerprint
@@ -169,3 +171,35 @@ def test_learned_towers_keep_batchnorm_statistics():
     before = backbone.visual.bn1.running_mean.clone()
     backbone(torch.randn(4, 3, 96, 96))
     assert torch.equal(backbone.visual.bn1.running_mean, before)
+
+
+@pytest.mark.skipif(shutil.which('g++') is None,
+                    reason='torch.compile needs a C++ compiler')
+def test_compiled_text_equals_the_plain_path(clip):
+    text = PromptedTextEncoder(NAMES, clip, compile=True).train()
+    torch.nn.init.normal_(text.prompt.context, std=.1)
+    expected = F.normalize(plain_features(clip.model, text.prompt), dim=-1)
+    features = text()
+    assert torch.allclose(features, expected, atol=1e-5)
+    weight = torch.randn_like(features)
+    ours, = torch.autograd.grad((features * weight).sum(), text.prompt.context)
+    plain, = torch.autograd.grad((expected * weight).sum(),
+                                 text.prompt.context)
+    assert torch.allclose(ours, plain, atol=1e-5 * plain.abs().max())
+
+
+def test_half_precision_towers_give_nearly_the_same():
+    images = torch.randn(2, 3, 96, 96)
+    whole = CLIPPromptBackbone('mini', image_size=96, pooled=True)
+    half = CLIPPromptBackbone('mini', image_size=96, pooled=True,
+                              tower_dtype='bfloat16')
+    assert half.visual.conv1.weight.dtype == torch.bfloat16
+    for a, b in zip(whole.encode_image(images), half.encode_image(images)):
+        assert b.dtype == torch.float32
+        cosine = F.cosine_similarity(a.flatten(1), b.flatten(1))
+        assert (cosine > .995).all()
+    with pytest.raises(ValueError, match="tower_dtype is 'float32', or"):
+        CLIPPromptBackbone('mini', image_size=96, tower_dtype='int8')
+    with pytest.raises(ValueError, match='for a frozen tower'):
+        CLIPPromptBackbone('mini', image_size=96, tower_dtype='float16',
+                           frozen=False)

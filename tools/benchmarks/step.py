@@ -40,7 +40,8 @@ def parse_args():
     parser.add_argument(
         '--bf16', action='store_true', help='autocast to bfloat16')
     parser.add_argument(
-        '--compile', action='store_true', help='torch.compile the tower')
+        '--compile', action='store_true', help='torch.compile the towers')
+    parser.add_argument('--tower-dtype', default='float32')
     parser.add_argument(
         '--no-memory', action='store_true',
         help='leave out peak memory, which takes a process per variant')
@@ -69,10 +70,9 @@ class Bench:
     def backbone(self, **options):
         backbone = CLIPPromptBackbone(
             self.args.arch, None, self.names, self.args.image_size,
-            text_residual=.3, **options).to(self.device)
-        if self.args.compile:
-            backbone.encode_image = torch.compile(backbone.encode_image)
-        return backbone
+            text_residual=.3, compile=self.args.compile,
+            tower_dtype=self.args.tower_dtype, **options)
+        return backbone.to(self.device)
 
     def head(self, dim):
         """The shipped config's, with pseudo-labels on."""

@@ -70,6 +70,11 @@ def build_tower(cfg: Config) -> CLIPPromptBackbone:
     return tower.eval()
 
 
+def tower_name(tower: CLIPPromptBackbone) -> str:
+    """What the features depend on: weights, and precision."""
+    return f'{tower.fingerprint} {tower.tower_dtype}'
+
+
 class Views(Dataset):
     """Views of a data set's images as inputs of the tower.
 
@@ -132,7 +137,7 @@ class CacheFiller:
         first = Views(self.dataset, np.zeros((1, 2), int), seed)[0][2]
         dense, _ = self.encode([first])
         meta = CacheMeta(
-            tower=self.tower.fingerprint,
+            tower=tower_name(self.tower),
             pipeline=pipeline,
             files=files_of(self.dataset),
             views=max(views, 1) if part == 'train' else 1,
@@ -229,7 +234,7 @@ def use_cache(cfg: Config, folder: Union[str, Path]) -> None:
             or not complete.
         FileNotFoundError: If a part has none.
     """
-    tower = build_tower(cfg).fingerprint
+    tower = tower_name(build_tower(cfg))
     own = {part: cached_pipeline(cfg, part, True)
            for part in ('train', 'val', 'test')
            if cfg.get(f'{part}_dataloader') is not None}

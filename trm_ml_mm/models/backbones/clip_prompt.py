@@ -95,6 +95,10 @@ class CLIPPromptBackbone(BaseModule):
         feature_grid: Height and width of a dense map that was computed before:
             inputs are then ``(B, 1 + L, D)``, the embedding and L places.
         quick_gelu: See :func:`~trm_ml_mm.models.clip.load_clip`.
+        tower_dtype: 'bfloat16' or 'float16' keeps the frozen visual tower in
+            half precision: half its memory; features come out in fp32.
+        compile: Run both towers through ``torch.compile``; needs a C++
+            compiler, and minutes before the first step.
         frozen: False: both towers are learned too, and saved. On several
             ranks this needs ``find_unused_parameters = True`` in the config.
 
@@ -116,9 +120,18 @@ class CLIPPromptBackbone(BaseModule):
                  pooled: bool = False,
                  feature_grid: Optional[Sequence[int]] = None,
                  quick_gelu: Optional[bool] = None,
+                 tower_dtype: str = 'float32',
+                 compile: bool = False,
                  frozen: bool = True):
         super().__init__()
+        if tower_dtype not in ('float32', 'bfloat16', 'float16') or (
+                tower_dtype != 'float32' and not frozen):
+            raise ValueError(
+                "tower_dtype is 'float32', or 'bfloat16' or 'float16' for a "
+                f'frozen tower, got {tower_dtype!r}.')
         loaded = load_clip(arch, weights, image_size, quick_gelu)
+        self.tower_dtype = getattr(torch, tower_dtype)
+        loaded.model.visual.to(self.tower_dtype)
         self.arch = arch
         self.frozen = frozen
         self.fingerprint = loaded.fingerprint
@@ -135,9 +148,14 @@ class CLIPPromptBackbone(BaseModule):
                 prompt=prompt,
                 prompt_names=prompt_names,
                 residual=text_residual,
-                frozen=frozen)
+                frozen=frozen,
+                compile=compile)
         else:
             self.tower = FrozenModule(loaded.model) if frozen else loaded.model
+        self._encode = (self._encode_resnet if hasattr(self.visual, 'attnpool')
+                        else self._encode_vit)
+        if compile:
+            self._encode = torch.compile(self._encode)
 
     @property
     def class_names(self) -> Optional[Tuple[str, ...]]:
@@ -167,10 +185,14 @@ class CLIPPromptBackbone(BaseModule):
         if self.feature_grid is not None:
             dense = x[:, 1:].transpose(1, 2).unflatten(2, self.feature_grid)
             return dense, x[:, 0] if pooled else None
+        half = self.tower_dtype != torch.float32
         with torch.no_grad() if self.frozen else nullcontext():
-            if hasattr(self.visual, 'attnpool'):
-                return self._encode_resnet(x, pooled)
-            return self._encode_vit(x, pooled)
+            dense, pooled = self._encode(
+                x.to(self.tower_dtype) if half else x, pooled)
+            if half:
+                dense = dense.float()
+                pooled = None if pooled is None else pooled.float()
+        return dense, pooled
 
     def _encode_resnet(self, x, pooled):
         visual = self.visual

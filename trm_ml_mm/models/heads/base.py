@@ -108,11 +108,21 @@ class MatchingHead(MultiLabelClsHead):
         return torch.stack(rows)
 
     def _get_predictions(self, cls_score: Tensor,
-                         data_samples: List[DataSample]):
-        """MMPretrain's, with the fp32 logits beside the scores: metrics rank
-        by them, as sigmoids tie where they saturate."""
-        cls_score = cls_score.float()
-        data_samples = super()._get_predictions(cls_score, data_samples)
-        for sample, logit in zip(data_samples, cls_score):
+                         data_samples: Optional[List[DataSample]]):
+        """MMPretrain's, with the fp32 logits beside the scores, as metrics
+        rank by them (sigmoids tie where they saturate), and without waiting
+        for the device once per image."""
+        logits = cls_score.float()
+        scores = logits.sigmoid()
+        if self.thr is not None:
+            chosen = scores >= self.thr
+            labels = chosen.nonzero()[:, 1].split(chosen.sum(1).tolist())
+        else:
+            labels = scores.topk(self.topk).indices
+        if data_samples is None:
+            data_samples = [DataSample() for _ in range(len(scores))]
+        for sample, score, logit, label in zip(data_samples, scores, logits,
+                                               labels):
+            sample.set_pred_score(score).set_pred_label(label)
             sample.set_field(logit, 'pred_logit', dtype=torch.Tensor)
         return data_samples

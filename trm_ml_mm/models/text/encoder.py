@@ -93,6 +93,7 @@ class PromptedTextEncoder(BaseModule):
             0: none.
         frozen: Keep the text tower frozen. False: it is learned, and a part
             of checkpoints.
+        compile: Run the tower through ``torch.compile``.
 
     In eval mode the features are computed once, and again as soon as a
     learned value differs from the one they were computed with.
@@ -107,7 +108,8 @@ class PromptedTextEncoder(BaseModule):
                  prompt: Optional[dict] = None,
                  prompt_names: Optional[dict] = None,
                  residual: float = 0.,
-                 frozen: bool = True):
+                 frozen: bool = True,
+                 compile: bool = False):
         super().__init__()
         if clip is None:
             if arch is None:
@@ -134,6 +136,8 @@ class PromptedTextEncoder(BaseModule):
                 torch.zeros(self.prompt.num_prompts, len(words),
                             self.embed_dim))
         self.frozen = frozen
+        self._encode_prompts = (
+            torch.compile(encode_prompts) if compile else encode_prompts)
         self.tower = FrozenModule(clip.model) if frozen else clip.model
         self._cache = None
         self._anchor = None
@@ -203,7 +207,7 @@ class PromptedTextEncoder(BaseModule):
         return torch.autocast(device, enabled=False)
 
     def _encode(self) -> Tensor:
-        features = encode_prompts(self.clip, *self.prompt()).float()
+        features = self._encode_prompts(self.clip, *self.prompt()).float()
         features = F.normalize(features, dim=-1)
         if self.residual_scale:
             features = F.normalize(
