@@ -203,3 +203,19 @@ def test_half_precision_towers_give_nearly_the_same():
     with pytest.raises(ValueError, match='for a frozen tower'):
         CLIPPromptBackbone('mini', image_size=96, tower_dtype='float16',
                            frozen=False)
+
+
+def test_fixed_prompts_are_encoded_once(clip, monkeypatch):
+    text = PromptedTextEncoder(NAMES, clip, prompt=dict(learnable=False),
+                               residual=.3).train()
+    calls = []
+    real = text._encode_prompts
+    text._encode_prompts = lambda *a: calls.append(1) or real(*a)
+    first = text()
+    first.sum().backward()
+    text.residual.data.normal_()
+    assert not torch.equal(text(), first)  # what is learned still counts
+    assert len(calls) == 1
+    text.float()  # as a move to another device: computed anew
+    text()
+    assert len(calls) == 2

@@ -19,8 +19,10 @@ from rich.table import Table
 
 from trm_ml_mm.datasets import COCO_CLASSES
 from trm_ml_mm.models import CLIPFeatures, CLIPPromptBackbone
+from trm_ml_mm.models.backbones.clip_prompt import resnet_dense_map
 from trm_ml_mm.models.losses import PartialAsymmetricLoss
-from trm_ml_mm.models.text import PromptLearner
+from trm_ml_mm.models.region import as_places
+from trm_ml_mm.models.text import PromptLearner, encode_prompts
 from trm_ml_mm.registry import MODELS
 
 CONFIG = 'configs/trm_ml_coco.py'
@@ -209,9 +211,61 @@ def cut(text):
                       prefix.shape[1] + suffix.shape[2])
 
 
-def kept(text):
-    with torch.no_grad():
-        return text.eval()()
+def two_batches(text):
+    """The positive and the negative prompts one after the other."""
+    prefix, suffix, end = text.prompt()
+    return torch.cat([encode_prompts(text.clip, prefix[i:i + 1],
+                                     suffix[i:i + 1], end) for i in (0, 1)])
+
+
+def forward(memory_format=torch.channels_last, **options):
+    """The bare forward pass of a ResNet tower in another layout or type."""
+
+    def build(bench):
+        backbone = bench.backbone(**options)
+        visual = backbone.visual.to(memory_format=memory_format)
+
+        @torch.no_grad()
+        def step(mark):
+            x = bench.images.to(backbone.tower_dtype)
+            x = x.contiguous(memory_format=memory_format)
+            for stage in (visual.stem, visual.layer1, visual.layer2,
+                          visual.layer3, visual.layer4):
+                x = stage(x)
+            resnet_dense_map(visual, x)
+
+        return step
+
+    return build
+
+
+def head_only(match):
+    """The head's cross-attention and its gradients on a given map."""
+
+    def build(bench):
+        backbone = bench.backbone()
+        side = bench.args.image_size // 32
+        dense = torch.randn(bench.args.batch_size, backbone.embed_dim, side,
+                            side, device=bench.device)
+        anchor = backbone.text.anchor()
+        region = bench.head(backbone.embed_dim).region
+
+        def step(mark):
+            match(region, dense, anchor).sum().backward()
+
+        return step
+
+    return build
+
+
+def project_places(region, dense, anchor):
+    """Cross-attention as it is written down: keys and values of places."""
+    places = F.normalize(as_places(dense), dim=-1)
+    queries = region.query_proj(anchor + region.query_offset)
+    keys = region.key_proj(places)
+    saliency = (queries @ keys.transpose(1, 2)).softmax(-1)
+    attended = saliency @ region.value_proj(places)
+    return saliency @ places + region.mlp(attended)
 
 
 VARIANTS = {
@@ -221,12 +275,18 @@ VARIANTS = {
     'training, pair per class': training(prompt=PAIR),
     'training, fixed prompts': training(prompt=dict(learnable=False)),
     'DualCoOp-style training': dualcoop_style,
+    'forward: contiguous layout': forward(torch.contiguous_format),
+    'forward: bf16 tower': forward(tower_dtype='bfloat16'),
+    'head: every place projected': head_only(project_places),
+    'head: categories projected': head_only(
+        lambda region, dense, anchor: region(dense, anchor).query),
     'text: 77 places': text_only(lambda t: plain_text(t.clip, t.prompt)),
     'text: cut to need': text_only(cut),
     'text: cut, prefix shared': text_only(lambda t: t()),
-    'text: kept (prompts fixed)': text_only(kept),
+    'text: fixed prompts, kept': text_only(lambda t: t(), learnable=False),
     'text: pair per class, 77 places': text_only(
         lambda t: plain_text(t.clip, t.prompt), **PAIR),
+    'text: pair per class, cut, two batches': text_only(two_batches, **PAIR),
     'text: pair per class, cut, one batch': text_only(lambda t: t(), **PAIR),
 }
 
@@ -290,7 +350,7 @@ def measure(args):
             for name, (whole, parts) in best.items()]
     del steps
     for row in rows:
-        if not args.no_memory and not row['variant'].startswith('text'):
+        if not args.no_memory and ':' not in row['variant']:
             out = subprocess.run(
                 [sys.executable, *sys.argv, '--peak-of', row['variant']],
                 check=True, capture_output=True, text=True).stdout

@@ -95,8 +95,9 @@ class PromptedTextEncoder(BaseModule):
             of checkpoints.
         compile: Run the tower through ``torch.compile``.
 
-    In eval mode the features are computed once, and again as soon as a
-    learned value differs from the one they were computed with.
+    Where prompts are fixed, their features are computed once. In eval mode all
+    features are, and again as soon as a learned value differs from the one
+    they were computed with.
     """
 
     def __init__(self,
@@ -139,8 +140,7 @@ class PromptedTextEncoder(BaseModule):
         self._encode_prompts = (
             torch.compile(encode_prompts) if compile else encode_prompts)
         self.tower = FrozenModule(clip.model) if frozen else clip.model
-        self._cache = None
-        self._anchor = None
+        self._cache = self._anchor = self._fixed = None
         # Saved with what was learned, and compared when that is loaded.
         self.register_buffer('identity', self._identity())
 
@@ -167,7 +167,7 @@ class PromptedTextEncoder(BaseModule):
                     f'these {len(self.class_names)} '
                     f'({", ".join(self.class_names[:3])}, ...): set classes '
                     'to those it was trained with, in their order.')
-        self._cache = None
+        self._cache = self._fixed = None
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     @property
@@ -206,9 +206,21 @@ class PromptedTextEncoder(BaseModule):
         device = self.clip.positional_embedding.device.type
         return torch.autocast(device, enabled=False)
 
+    def _prompt_features(self) -> Tensor:
+        """Before the residual; kept where nothing of it is learned."""
+        if self.frozen and not list(self.prompt.parameters()):
+            if self._fixed is None:
+                with torch.no_grad(), self._full_precision():
+                    self._fixed = self._encoded()
+            return self._fixed
+        return self._encoded()
+
+    def _encoded(self) -> Tensor:
+        features = self._encode_prompts(self.clip, *self.prompt())
+        return F.normalize(features.float(), dim=-1)
+
     def _encode(self) -> Tensor:
-        features = self._encode_prompts(self.clip, *self.prompt()).float()
-        features = F.normalize(features, dim=-1)
+        features = self._prompt_features()
         if self.residual_scale:
             features = F.normalize(
                 features + self.residual_scale * self.residual, dim=-1)
@@ -218,7 +230,7 @@ class PromptedTextEncoder(BaseModule):
         super()._apply(fn, *args, **kwargs)
         if self.frozen:
             self.clip._apply(fn)
-        self._cache = self._anchor = None
+        self._cache = self._anchor = self._fixed = None
         return self
 
     def init_weights(self):

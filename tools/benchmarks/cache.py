@@ -1,0 +1,96 @@
+"""An epoch of training from kept features beside one from images, in one run:
+python tools/benchmarks/cache.py --arch RN50
+
+Photos are noise of COCO's size, weights random; what is timed are the steps of
+the real training loop, loading included."""
+import argparse
+import csv
+import tempfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from trm_ml_mm.datasets import COCO_CLASSES
+from trm_ml_mm.engine.caching import CacheFiller, parts_to_cache
+from trm_ml_mm.engine.launch import build_runner, load_config
+from trm_ml_mm.models.clip import save_random_weights
+
+CONFIG = 'configs/trm_ml_csv.py'
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument('--arch', default='RN50')
+    parser.add_argument('--dim', type=int, default=1024)
+    parser.add_argument('--images', type=int, default=128)
+    parser.add_argument('--batch-size', type=int, default=32)
+    parser.add_argument('--workers', type=int, default=2)
+    parser.add_argument('--fixed-prompts', action='store_true')
+    return parser.parse_args()
+
+
+def write_data(root, count):
+    """Photos of 640 x 480 and labels of COCO's 80 classes, a tenth known."""
+    rng = np.random.RandomState(0)
+    (root / 'images').mkdir()
+    rows = [['image', *COCO_CLASSES]]
+    for i in range(count):
+        small = rng.randint(0, 255, (30, 40, 3), np.uint8)
+        cv2.imwrite(str(root / f'images/{i}.jpg'),
+                    cv2.resize(small, (640, 480)))
+        rows.append([f'{i}.jpg', *(
+            int(rng.rand() < .1) if rng.rand() < .1 else ''
+            for _ in COCO_CLASSES)])
+    for name, some in (('train', rows), ('val', rows[:9])):
+        with open(root / f'{name}.csv', 'w', newline='') as file:
+            csv.writer(file).writerows(some)
+
+
+def seconds_per_epoch(options, work_dir):
+    """Of the second epoch: the first one warms up."""
+    runner = build_runner(CONFIG, work_dir, dict(
+        options, val_cfg=None, val_dataloader=None, val_evaluator=None,
+        test_cfg=None, test_dataloader=None, test_evaluator=None,
+        **{'train_cfg.max_epochs': 2, 'experiment_name': Path(work_dir).name,
+           'default_hooks.checkpoint.save_best': None}))
+    runner.train()
+    times = runner.message_hub.get_scalar('train/time').data[0]
+    return times[len(times) // 2:].sum()
+
+
+def main():
+    args = parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        write_data(root, args.images)
+        save_random_weights(args.arch, str(root / 'weights.pt'))
+        options = {
+            'data_root': f'{folder}/',
+            'model.backbone.arch': args.arch,
+            'model.backbone.weights': str(root / 'weights.pt'),
+            'model.backbone.prompt.learnable': not args.fixed_prompts,
+            'model.head.dim': args.dim,
+            'train_dataloader.batch_size': args.batch_size,
+            'train_dataloader.num_workers': args.workers,
+        }
+        cfg = load_config(CONFIG, options)
+        for part in parts_to_cache(cfg):
+            CacheFiller(cfg, part, root / 'cache', views=1).fill(
+                args.batch_size, args.workers)
+        # All parts are checked against the cache before validation is
+        # dropped, so the option goes in whole.
+        cached = dict(options, feature_cache=str(root / 'cache'))
+        times = {name: seconds_per_epoch(o, str(root / name))
+                 for name, o in (('images', options), ('features', cached))}
+    print(f'{args.arch}, 448 px, {args.images} images, batch '
+          f'{args.batch_size}, 80 classes, '
+          f'{"fixed" if args.fixed_prompts else "learned"} prompts')
+    for name, value in times.items():
+        print(f'epoch from {name:9} {value:8.2f} s')
+    print(f'ratio {times["images"] / times["features"]:.1f}')
+
+
+if __name__ == '__main__':
+    main()
