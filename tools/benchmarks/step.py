@@ -72,8 +72,9 @@ class Bench:
     def backbone(self, **options):
         backbone = CLIPPromptBackbone(
             self.args.arch, None, self.names, self.args.image_size,
-            text_residual=.3, compile=self.args.compile,
-            tower_dtype=self.args.tower_dtype, **options)
+            text_residual=.3, **{
+                'compile': self.args.compile,
+                'tower_dtype': self.args.tower_dtype, **options})
         return backbone.to(self.device)
 
     def head(self, dim):
@@ -88,16 +89,20 @@ class Bench:
                               enabled=self.args.bf16)
 
 
-def bare_forward(bench):
+def bare_forward(**options):
     """The floor: the frozen visual tower alone."""
-    backbone = bench.backbone()
 
-    def step(mark):
-        with bench.autocast():
-            backbone.encode_image(bench.images, pooled=False)
-        mark('visual')
+    def build(bench):
+        backbone = bench.backbone(**options)
 
-    return step
+        def step(mark):
+            with bench.autocast():
+                backbone.encode_image(bench.images, pooled=False)
+            mark('visual')
+
+        return step
+
+    return build
 
 
 def inference(bench):
@@ -218,25 +223,20 @@ def two_batches(text):
                                      suffix[i:i + 1], end) for i in (0, 1)])
 
 
-def forward(memory_format=torch.channels_last, **options):
-    """The bare forward pass of a ResNet tower in another layout or type."""
+@torch.no_grad()
+def contiguous_forward(bench):
+    """The bare forward pass of a ResNet tower without channels_last."""
+    visual = bench.backbone().visual.to(memory_format=torch.contiguous_format)
 
-    def build(bench):
-        backbone = bench.backbone(**options)
-        visual = backbone.visual.to(memory_format=memory_format)
+    @torch.no_grad()
+    def step(mark):
+        x = bench.images
+        for stage in (visual.stem, visual.layer1, visual.layer2,
+                      visual.layer3, visual.layer4):
+            x = stage(x)
+        resnet_dense_map(visual, x)
 
-        @torch.no_grad()
-        def step(mark):
-            x = bench.images.to(backbone.tower_dtype)
-            x = x.contiguous(memory_format=memory_format)
-            for stage in (visual.stem, visual.layer1, visual.layer2,
-                          visual.layer3, visual.layer4):
-                x = stage(x)
-            resnet_dense_map(visual, x)
-
-        return step
-
-    return build
+    return step
 
 
 def head_only(match):
@@ -269,14 +269,15 @@ def project_places(region, dense, anchor):
 
 
 VARIANTS = {
-    'bare forward': bare_forward,
+    'bare forward': bare_forward(),
     'inference': inference,
     'training': training(),
     'training, pair per class': training(prompt=PAIR),
     'training, fixed prompts': training(prompt=dict(learnable=False)),
     'DualCoOp-style training': dualcoop_style,
-    'forward: contiguous layout': forward(torch.contiguous_format),
-    'forward: bf16 tower': forward(tower_dtype='bfloat16'),
+    'forward: contiguous layout': contiguous_forward,
+    'forward: bf16 tower': bare_forward(tower_dtype='bfloat16'),
+    'forward: compiled': bare_forward(compile=True),
     'head: every place projected': head_only(project_places),
     'head: categories projected': head_only(
         lambda region, dense, anchor: region(dense, anchor).query),
