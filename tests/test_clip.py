@@ -108,7 +108,7 @@ def test_truncated_text_agrees_with_open_clip(arch, weights, reference):
     expected = F.normalize(reference.encode_text(tokens), dim=-1)
     assert torch.allclose(backbone.text()[0], expected, atol=1e-5)
     assert torch.allclose(backbone.text.anchor(), expected, atol=1e-5)
-    prefix, suffix, _ = backbone.text.prompt()
+    prefix, suffix, *_ = backbone.text.prompt()
     assert prefix.shape[1] == 5 and suffix.shape[2] < 11
 
 

@@ -35,7 +35,7 @@ from trm_ml_mm.models.mini_clip import (
     pack_state,
     remove_layer4_stride,
 )
-from trm_ml_mm.models.text import encode_prompts
+from trm_ml_mm.models.text import encode_prompts, kept_places
 
 WORDS = list(LOOKS) + list(SHAPES)
 TEMPLATES = ('{}', 'a photo of {}', 'a picture of {}', 'a scene with {}',
@@ -185,8 +185,9 @@ class Pretrainer(nn.Module):
         tokens = tokens[:, :end.max() + 1]
         embedded = self.clip.token_embedding(tokens)
         # All captions begin with the start token.
+        kept = kept_places(end, 1, tokens.shape[1] - 1)
         return encode_prompts(self.clip, embedded[:1, :1],
-                              embedded[None, :, 1:], end)[0]
+                              embedded[None, :, 1:], end, kept)[0]
 
     def forward(self, x, tokens, words, same, idf):
         image, pooled = self.embed(x)

@@ -25,8 +25,10 @@ def parse_args():
     parser.add_argument('--arch', default='RN50')
     parser.add_argument('--dim', type=int, default=1024)
     parser.add_argument('--images', type=int, default=128)
-    parser.add_argument('--batch-size', type=int, default=32)
-    parser.add_argument('--workers', type=int, default=2)
+    parser.add_argument('--batch-size', type=int, default=64)
+    parser.add_argument(
+        '--workers', type=int, default=2, help='of the loader of images; '
+        'features are loaded by the main process')
     parser.add_argument('--fixed-prompts', action='store_true')
     return parser.parse_args()
 
@@ -81,7 +83,8 @@ def main():
                 args.batch_size, args.workers)
         # All parts are checked against the cache before validation is
         # dropped, so the option goes in whole.
-        cached = dict(options, feature_cache=str(root / 'cache'))
+        cached = {**options, 'feature_cache': str(root / 'cache'),
+                  'train_dataloader.num_workers': 0}
         times = {name: seconds_per_epoch(o, str(root / name))
                  for name, o in (('images', options), ('features', cached))}
     print(f'{args.arch}, 448 px, {args.images} images, batch '

@@ -181,7 +181,7 @@ def dualcoop_style(bench):
 
 def plain_text(clip, prompt, places=None):
     """Whole prompts over ``places`` places (None: all), nothing shared."""
-    prefix, suffix, end = prompt()
+    prefix, suffix, end, _ = prompt()
     groups, classes = suffix.shape[:2]
     whole = torch.cat([prefix[:, None].expand(-1, classes, -1, -1), suffix], 2)
     places = places or clip.context_length
@@ -211,16 +211,16 @@ def text_only(encode, **options):
 
 
 def cut(text):
-    prefix, suffix, _ = text.prompt()
+    prefix, suffix, *_ = text.prompt()
     return plain_text(text.clip, text.prompt,
                       prefix.shape[1] + suffix.shape[2])
 
 
 def two_batches(text):
     """The positive and the negative prompts one after the other."""
-    prefix, suffix, end = text.prompt()
+    prefix, suffix, *rest = text.prompt()
     return torch.cat([encode_prompts(text.clip, prefix[i:i + 1],
-                                     suffix[i:i + 1], end) for i in (0, 1)])
+                                     suffix[i:i + 1], *rest) for i in (0, 1)])
 
 
 @torch.no_grad()
@@ -283,7 +283,7 @@ VARIANTS = {
         lambda region, dense, anchor: region(dense, anchor).query),
     'text: 77 places': text_only(lambda t: plain_text(t.clip, t.prompt)),
     'text: cut to need': text_only(cut),
-    'text: cut, prefix shared': text_only(lambda t: t()),
+    'text: cut, prefix shared, no padding': text_only(lambda t: t()),
     'text: fixed prompts, kept': text_only(lambda t: t(), learnable=False),
     'text: pair per class, 77 places': text_only(
         lambda t: plain_text(t.clip, t.prompt), **PAIR),

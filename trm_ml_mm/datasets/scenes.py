@@ -100,7 +100,7 @@ class Scenes(MultiLabelDataset):
         scene_set: Which world: categories, frequencies and co-occurrence.
         size: Side of a scene in pixels.
         in_memory: Draw all scenes at the start, 27 kB each, instead of anew in
-            every epoch.
+            every epoch. None is drawn where no pipeline asks for it.
         **kwargs: Of :class:`mmengine.dataset.BaseDataset` (``pipeline``, ...).
 
     A category is present where at least 40% of one of its objects can be
@@ -138,6 +138,8 @@ class Scenes(MultiLabelDataset):
             pair: c
             for c, pair in enumerate(make_world(self.scene_set).categories)
         }
+        draw = self.in_memory and any(
+            isinstance(t, RenderScene) for t in self.pipeline.transforms)
         data = []
         for index in range(self.num_images):
             rng, objects = compose_scene(self.scene_set, self.split, index,
@@ -153,7 +155,7 @@ class Scenes(MultiLabelDataset):
                 img_path=f'scenes/{self.scene_set}/{self.split}/{index}',
                 scene=(self.scene_set, self.split, index, self.size),
                 gt_label=sorted(labels))
-            if self.in_memory:
+            if draw:
                 entry['img'] = render_scene(rng, objects, self.size,
                                             masks=masks)[..., ::-1]
             data.append(entry)

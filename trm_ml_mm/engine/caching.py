@@ -1,6 +1,6 @@
 """Run the frozen tower once over a data set; train from what it gave."""
 from pathlib import Path
-from typing import Callable, Iterator, Optional, Tuple, Union
+from typing import Callable, Iterator, Optional, Sequence, Tuple, Union
 
 import numpy as np
 import torch
@@ -223,11 +223,18 @@ def _test_part(cfg: Config) -> str:
         'test')
 
 
-def use_cache(cfg: Config, folder: Union[str, Path]) -> None:
+def use_cache(cfg: Config,
+              folder: Union[str, Path],
+              parts: Sequence[str] = ('train', 'val', 'test')) -> None:
     """Change a config in place, so that it runs on cached features.
 
     Every part's pipeline becomes one that loads features, the backbone takes
     them for images, and normalisation is left out.
+
+    Args:
+        cfg: The run's config.
+        folder: Of all parts' caches.
+        parts: What is going to run.
 
     Raises:
         ValueError: If the features are of another tower, pipeline or images,
@@ -236,8 +243,7 @@ def use_cache(cfg: Config, folder: Union[str, Path]) -> None:
     """
     tower = tower_name(build_tower(cfg))
     own = {part: cached_pipeline(cfg, part, True)
-           for part in ('train', 'val', 'test')
-           if cfg.get(f'{part}_dataloader') is not None}
+           for part in parts if cfg.get(f'{part}_dataloader') is not None}
     unaugmented = cached_pipeline(cfg, 'train', False) if 'val' in own else []
     datasets = {part: innermost(cfg, part) for part in own}
     where = {part: _test_part(cfg) if part == 'test' else part for part in own}
@@ -246,7 +252,7 @@ def use_cache(cfg: Config, folder: Union[str, Path]) -> None:
         pipeline = own[part]
         if part == 'train' and cache.meta.pipeline == unaugmented:
             pipeline = unaugmented
-        dataset = DATASETS.build(dict(options))
+        dataset = DATASETS.build(dict(options, pipeline=[]))
         dataset.full_init()
         cache.check(cache.meta._replace(
             tower=tower, pipeline=pipeline, files=files_of(dataset)))

@@ -154,7 +154,8 @@ def build_runner(config: str,
     cfg = load_config(config, options)
     fill_classes(cfg, 'train' if checkpoint is None else 'test')
     if cfg.get('feature_cache'):
-        use_cache(cfg, cfg.feature_cache)
+        use_cache(cfg, cfg.feature_cache,
+                  PARTS if checkpoint is None else ('test', ))
     cfg.launcher = launcher
     cfg.work_dir = work_dir or work_dir_of(cfg, config)
     if amp:

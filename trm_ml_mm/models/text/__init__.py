@@ -1,4 +1,6 @@
 from .encoder import PromptedTextEncoder, encode_prompts
-from .prompt_learner import PromptLearner
+from .prompt_learner import PromptLearner, kept_places
 
-__all__ = ['PromptLearner', 'PromptedTextEncoder', 'encode_prompts']
+__all__ = [
+    'PromptLearner', 'PromptedTextEncoder', 'encode_prompts', 'kept_places'
+]

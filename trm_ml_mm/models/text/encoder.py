@@ -14,60 +14,77 @@ from .prompt_learner import PromptLearner
 
 
 def encode_prompts(clip: nn.Module, prefix: Tensor, suffix: Tensor,
-                   end: Tensor) -> Tensor:
+                   end: Tensor, kept: Tensor) -> Tensor:
     """Text features of embedded prompts.
 
-    The same function as ``clip.encode_text``, from token embeddings, over as
-    many places as the prompts need, and with what all classes' prompts begin
-    with computed once: the tower is causal, so nothing that follows changes
-    it.
+    The same function as ``clip.encode_text``, from token embeddings, and over
+    no more places than needed: the tower is causal, so what all classes'
+    prompts begin with is computed once, and what follows an end token never.
 
     Args:
         clip: open_clip's ``CLIP``.
         prefix: ``(P, S, width)`` embeddings that C prompts begin with.
         suffix: ``(P, C, R, width)`` what follows; S + R <= 77.
         end: ``(C,)`` place of each prompt's end token, at least S.
+        kept: ``(T,)`` numbers c R + r of the suffix places r of class c that
+            are not beyond its end token, ascending; see
+            :func:`~.prompt_learner.kept_places`.
 
     Returns:
         ``(P, C, D)``, not normalised.
     """
-    groups, shared = prefix.shape[:2]
-    classes, own = suffix.shape[1:3]
+    groups, classes, own, width = suffix.shape
+    shared = prefix.shape[1]
     positions = clip.positional_embedding[:shared + own]
     x = prefix + positions[:shared]  # P S w
-    y = (suffix + positions[shared:]).flatten(0, 1)  # PC R w
+    y = (suffix + positions[shared:]).flatten(1, 2)[:, kept]  # P T w
     # A suffix place sees the whole prefix, and the suffix up to itself.
     visible = torch.ones(own, shared + own, dtype=torch.bool, device=x.device
                          ).tril(shared)
+
+    def padded(value):  # P T w -> PC R w
+        whole = value.new_zeros(groups, classes * own, value.shape[-1])
+        whole = whole.index_copy(1, kept, value)
+        return whole.view(groups * classes, own, -1)
+
     for block in clip.transformer.resblocks:
-        query, key, value = _projections(block, x)
+        query, key, value = _heads(block, _projections(block, x))
         attended = F.scaled_dot_product_attention(
             query, key, value, is_causal=True)
-        x = _after_attention(block, x, attended)
-        query, *pair = _projections(block, y)
+        x = _after_attention(block, x, _joined(attended))
+        query, *pair = _heads(block, padded(_projections(block, y)))
         key, value = (
             torch.cat([_repeat(a, classes), b], 2)
             for a, b in zip((key, value), pair))
         attended = F.scaled_dot_product_attention(
             query, key, value, attn_mask=visible)
-        y = _after_attention(block, y, attended)
-    y = y.unflatten(0, (groups, classes))
-    y = y[:, torch.arange(classes, device=y.device), end - shared]
-    return clip.ln_final(y) @ clip.text_projection
+        attended = _joined(attended).reshape(groups, classes * own, width)
+        y = _after_attention(block, y, attended[:, kept])
+    # The last place kept of each class is that of its end token.
+    last = torch.cumsum(end - shared + 1, 0) - 1
+    return clip.ln_final(y[:, last]) @ clip.text_projection
 
 
-def _projections(block: nn.Module, x: Tensor) -> Tuple[Tensor, ...]:
-    """Queries, keys and values, ``(N, heads, L, d)`` each."""
+def _projections(block: nn.Module, x: Tensor) -> Tensor:
+    """Queries, keys and values, ``(..., 3 width)``."""
     attn = block.attn
-    qkv = F.linear(block.ln_1(x), attn.in_proj_weight, attn.in_proj_bias)
+    return F.linear(block.ln_1(x), attn.in_proj_weight, attn.in_proj_bias)
+
+
+def _heads(block: nn.Module, qkv: Tensor) -> Tuple[Tensor, ...]:
+    """``(N, L, 3 width)`` -> three ``(N, heads, L, d)``."""
     return tuple(
-        part.unflatten(-1, (attn.num_heads, -1)).transpose(1, 2)
+        part.unflatten(-1, (block.attn.num_heads, -1)).transpose(1, 2)
         for part in qkv.chunk(3, -1))
+
+
+def _joined(attended: Tensor) -> Tensor:
+    """``(N, heads, L, d)`` -> ``(N, L, width)``."""
+    return attended.transpose(1, 2).flatten(2)
 
 
 def _after_attention(block: nn.Module, x: Tensor, attended: Tensor) -> Tensor:
     """The rest of a block: output projection, residuals, MLP."""
-    attended = attended.transpose(1, 2).flatten(2)
     x = x + block.ls_1(block.attn.out_proj(attended))
     return x + block.ls_2(block.mlp(block.ln_2(x)))
 

@@ -53,6 +53,18 @@ def tokenize_prompts(clip: nn.Module, names: Sequence[str],
     return nn.utils.rnn.pad_sequence(rows, batch_first=True), end
 
 
+def kept_places(end: Tensor, shared: int, own: int) -> Tensor:
+    """Numbers c R + r of the places r, of what follows the shared ones in
+    class c's prompt, up to its end token: ``(T,)``.
+
+    Args:
+        end: ``(C,)`` places of end tokens.
+        shared, own: S and R.
+    """
+    places = torch.arange(own, device=end.device)
+    return (places <= (end - shared)[:, None]).flatten().nonzero()[:, 0]
+
+
 class PromptLearner(nn.Module):
     """Prompts whose context tokens are learned.
 
@@ -68,7 +80,8 @@ class PromptLearner(nn.Module):
 
     Shapes: P is 2 for a pair, else 1. Calling it returns what all classes'
     prompts begin with ``(P, S, width)``, what follows ``(P, C, R, width)``,
-    and the place of each class's end token ``(C,)``.
+    the place of each class's end token ``(C,)``, and which places of what
+    follows are not beyond it ``(T,)``.
 
     Raises:
         ValueError: If a prompt is longer than the text tower allows.
@@ -107,11 +120,17 @@ class PromptLearner(nn.Module):
         self.register_buffer('start', embedded[:, :1], persistent=False)
         self.register_buffer(
             'rest', embedded[:, 1 + len(ids):].clone(), persistent=False)
+        shared = 1 + (0 if per_class and len(names) > 1 else len(ids))
+        # Once, and not in every step: it waits for the device.
+        self.register_buffer(
+            'kept', kept_places(end, shared, tokens.shape[1] - shared),
+            persistent=False)
 
     def forward(self):
         start = self.start.expand(self.num_prompts, -1, -1, -1)
         rest = self.rest.expand(self.num_prompts, -1, -1, -1)
         if self.context.shape[1] == 1:  # shared by all classes
             prefix = torch.cat([start[:, 0], self.context[:, 0]], 1)
-            return prefix, rest, self.end
-        return start[:, 0], torch.cat([self.context, rest], 2), self.end
+            return prefix, rest, self.end, self.kept
+        suffix = torch.cat([self.context, rest], 2)
+        return start[:, 0], suffix, self.end, self.kept
