@@ -17,6 +17,7 @@ from trm_ml_mm.evaluation import (
     precision_recall,
     predict,
 )
+from trm_ml_mm.evaluation.functional import _count_at_least
 from trm_ml_mm.evaluation.per_class import (
     find_per_class,
     per_class_rows,
@@ -237,3 +238,35 @@ def test_table_of_classes(tmp_path):
         assert int(read[c]['known']) == known.sum()
     assert read[2]['AP'] == '' and read[2]['known'] == '0'
     assert per_class_table(rows).row_count == 3
+
+
+@pytest.mark.parametrize('draw', [
+    lambda rng, n: rng.standard_normal(n),
+    lambda rng, n: rng.standard_normal(n).round(1),  # many ties
+    lambda rng, n: rng.standard_normal(n)**15,  # a few far out
+    lambda rng, n: rng.standard_normal(n) * 1e-42,  # subnormal
+    lambda rng, n: rng.choice([-3e38, 0., 1., 3e38], n),  # width overflows
+    lambda rng, n: np.ones(n),
+    lambda rng, n: rng.standard_normal(n).astype(np.float16),
+])
+@pytest.mark.parametrize('dtype', [np.float32, np.float64])
+def test_counting_in_bins_is_exact(draw, dtype):
+    rng = np.random.default_rng(0)
+    values = draw(rng, 60000).astype(dtype)
+    thresholds = np.sort(np.concatenate([
+        rng.choice(values, 300), draw(rng, 100).astype(dtype)]))
+    values = values[values >= thresholds[0]]
+    expected = len(values) - np.searchsorted(np.sort(values), thresholds)
+    assert (_count_at_least(values, thresholds) == expected).all()
+    assert (_count_at_least(values[:0], thresholds) == 0).all()
+
+
+def test_large_sets_equal_sklearn():
+    rng = np.random.default_rng(1)
+    targets = (rng.random((30000, 2)) < .1).astype(int)
+    scores = (rng.standard_normal((30000, 2)) + 2 * targets).astype(np.float32)
+    scores[:, 1] = scores[:, 1].round(2)
+    ours = average_precision(torch.tensor(scores), torch.tensor(targets))
+    for c in range(2):
+        expected = average_precision_score(targets[:, c], scores[:, c])
+        assert ours[c].item() == pytest.approx(expected, abs=1e-9)

@@ -39,8 +39,8 @@ def average_precision(scores: Tensor,
                        for value in (scores, targets.to(torch.int8)))
 
     def some(first: int) -> List[float]:
-        # Columns that lie in one cache line are turned into rows together.
-        part = slice(first, first + 16)
+        # Columns that lie side by side are turned into rows together.
+        part = slice(first, first + 8)
         return [
             _class_ap(*rows, interpolated) for rows in zip(
                 np.ascontiguousarray(scores[:, part].T),
@@ -49,7 +49,7 @@ def average_precision(scores: Tensor,
 
     # NumPy copies and sorts without holding the interpreter's lock.
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        values = sum(pool.map(some, range(0, scores.shape[1], 16)), [])
+        values = sum(pool.map(some, range(0, scores.shape[1], 8)), [])
     return torch.tensor(values, dtype=torch.double)
 
 
@@ -63,14 +63,40 @@ def _class_ap(scores: np.ndarray, targets: np.ndarray,
     positive = np.sort(scores[targets == 1])
     if not len(positive):
         return float('nan')
-    negative = np.sort(
-        np.compress((targets == 0) & (scores >= positive[0]), scores))
+    negative = np.compress((targets == 0) & (scores >= positive[0]), scores)
     hits = len(positive) - np.searchsorted(positive, positive)
-    misses = len(negative) - np.searchsorted(negative, positive)
+    misses = _count_at_least(negative, positive)
     precision = hits / (hits + misses)
     if interpolated:  # lower scores have a larger recall
         precision = np.maximum.accumulate(precision)
     return precision.mean()
+
+
+def _count_at_least(values: np.ndarray, thresholds: np.ndarray,
+                    bins: int = 1 << 14) -> np.ndarray:
+    """How many values are at least each of the ascending thresholds; none of
+    the values is smaller than the first.
+
+    Values are counted in bins, and sorted in those that hold a threshold
+    only: sorting all of them would be most of the work of a whole metric.
+    """
+    with np.errstate(over='ignore'):
+        width = thresholds[-1] - thresholds[0]
+    if len(values) < bins or not 0 < width < np.inf:
+        return len(values) - np.searchsorted(np.sort(values), thresholds)
+
+    def binned(x):  # rounding keeps the order, and equals equal
+        return np.minimum((x - thresholds[0]) * ((bins - 1) / width),
+                          bins - 1).astype(np.int16)
+
+    where, own = binned(values), binned(thresholds)
+    counts = np.bincount(where, minlength=bins)
+    higher = len(values) - counts.cumsum()[own]
+    shared = np.zeros(bins, bool)
+    shared[own] = True
+    rest = np.sort(np.compress(shared[where], values))
+    return higher + np.searchsorted(binned(rest), own, 'right') - (
+        np.searchsorted(rest, thresholds))
 
 
 def mean_over_classes(values: Tensor, empty: str = 'skip') -> Tensor:
