@@ -1,23 +1,10 @@
-# MS-COCO 2017 as the official download leaves it.
-_base_ = 'clip448.py'
+# MS-COCO 2017: 118,287 training and 5,000 validation images.
+_base_ = 'coco2014.py'
 
-data_root = 'data/coco/'
-
-train_dataloader = dict(
-    dataset=dict(
-        dataset=dict(
-            type='trm_ml_mm.CocoMultiLabel',
-            data_root=data_root,
-            images='all',
-            ann_file='annotations/instances_train2017.json',
-            data_prefix='train2017',
-        )))
-val_dataloader = dict(
-    dataset=dict(
-        type='trm_ml_mm.CocoMultiLabel',
-        data_root=data_root,
-        images='all',
-        ann_file='annotations/instances_val2017.json',
-        data_prefix='val2017',
-    ))
-test_dataloader = val_dataloader
+_train = dict(
+    ann_file='annotations/instances_train2017.json', data_prefix='train2017')
+_val = dict(
+    ann_file='annotations/instances_val2017.json', data_prefix='val2017')
+train_dataloader = dict(dataset=dict(dataset=_train))
+val_dataloader = dict(dataset=_val)
+test_dataloader = dict(dataset=_val)
