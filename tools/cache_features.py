@@ -1,6 +1,7 @@
 """Run the frozen tower once, keep its features, train from them:
-python tools/cache_features.py CONFIG --out caches/coco
-python tools/train.py CONFIG --cfg-options feature_cache=caches/coco"""
+python tools/cache_features.py CONFIG
+python tools/train.py CONFIG --cfg-options feature_cache=work_dirs/NAME/features
+"""
 import argparse
 import os
 
@@ -15,7 +16,9 @@ def parse_args():
         'again; several ranks share the work under torchrun with --launcher '
         'pytorch.')
     parser.add_argument('config', help='config file')
-    parser.add_argument('--out', required=True, help='folder of the features')
+    parser.add_argument(
+        '--out', help='folder of the features (default: the feature_cache of '
+        'the config, else features/ in its work dir)')
     parser.add_argument(
         '--views', type=int, default=0,
         help='augmented views of each training image; 0: one plain view')
@@ -39,11 +42,18 @@ def parse_args():
 def main():
     args = parse_args()
     from trm_ml_mm.engine.caching import CacheFiller, parts_to_cache
-    from trm_ml_mm.engine.launch import close, init_distributed, load_config
+    from trm_ml_mm.engine.launch import (
+        close,
+        init_distributed,
+        load_config,
+        work_dir_of,
+    )
     cfg = load_config(args.config, args.cfg_options)
     rank = init_distributed(args.launcher, cfg)
+    out = args.out or cfg.get('feature_cache') or os.path.join(
+        work_dir_of(cfg, args.config), 'features')
     fillers = [
-        CacheFiller(cfg, part, args.out, args.views, args.dtype, args.seed)
+        CacheFiller(cfg, part, out, args.views, args.dtype, args.seed)
         for part in parts_to_cache(cfg)
     ]
     if rank == 0:
@@ -59,6 +69,9 @@ def main():
                 args.batch_size, args.workers,
                 lambda done, total, bar=bar, task=task: bar.update(
                     task, completed=done, total=total))
+    if rank == 0:
+        print(f'Train from it: python tools/train.py {args.config} '
+              f'--cfg-options feature_cache={out}')
     close()
 
 
