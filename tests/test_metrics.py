@@ -1,4 +1,5 @@
 import csv
+import warnings
 
 import numpy as np
 import pytest
@@ -257,7 +258,9 @@ def test_counting_in_bins_is_exact(draw, dtype):
         rng.choice(values, 300), draw(rng, 100).astype(dtype)]))
     values = values[values >= thresholds[0]]
     expected = len(values) - np.searchsorted(np.sort(values), thresholds)
-    assert (_count_at_least(values, thresholds) == expected).all()
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        assert (_count_at_least(values, thresholds) == expected).all()
     assert (_count_at_least(values[:0], thresholds) == 0).all()
 
 

@@ -44,8 +44,9 @@ def setting():
     model = MODELS.build(dict(cfg.model,
                               data_preprocessor=cfg.data_preprocessor))
     model.head.prototypes.warmup_images = 0
-    return model, {part: [build_dataset(cfg, part)[i] for i in range(32)]
-                   for part in ('train', 'val')}
+    sets = {part: build_dataset(cfg, part) for part in ('train', 'val')}
+    return model, {part: [data[i] for i in range(32)]
+                   for part, data in sets.items()}
 
 
 def waits(monkeypatch, run):

@@ -80,13 +80,13 @@ def _count_at_least(values: np.ndarray, thresholds: np.ndarray,
     Values are counted in bins, and sorted in those that hold a threshold
     only: sorting all of them would be most of the work of a whole metric.
     """
-    with np.errstate(over='ignore'):
-        width = thresholds[-1] - thresholds[0]
-    if len(values) < bins or not 0 < width < np.inf:
+    with np.errstate(over='ignore', divide='ignore'):
+        scale = (bins - 1) / (thresholds[-1] - thresholds[0])
+    if len(values) < bins or not 0 < scale < np.inf:
         return len(values) - np.searchsorted(np.sort(values), thresholds)
 
     def binned(x):  # rounding keeps the order, and equals equal
-        return np.minimum((x - thresholds[0]) * ((bins - 1) / width),
+        return np.minimum((x - thresholds[0]) * scale,
                           bins - 1).astype(np.int16)
 
     where, own = binned(values), binned(thresholds)
