@@ -8,7 +8,11 @@ from mmengine.config import Config
 from mmengine.dist import barrier, get_rank, get_world_size
 from torch.utils.data import DataLoader, Dataset
 
-from trm_ml_mm.datasets.base import UnreadableImage, apply_pipeline
+from trm_ml_mm.datasets.base import (
+    MissingImage,
+    UnreadableImage,
+    apply_pipeline,
+)
 from trm_ml_mm.datasets.feature_cache import (
     DONE,
     TODO,
@@ -95,7 +99,7 @@ class Views(Dataset):
         info = self.dataset.get_data_info(image)
         try:
             sample = apply_pipeline(self.dataset.pipeline, info)
-        except (UnreadableImage, FileNotFoundError):
+        except (UnreadableImage, MissingImage):
             if getattr(self.dataset, 'unreadable', 'stop') == 'stop':
                 raise
             return image, view, None
