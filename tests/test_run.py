@@ -252,7 +252,7 @@ def test_training_learns(small_run):
     rows = {row['method']: row for row in next(
         h for h in runner.hooks if isinstance(h, ReportHook)).rows}
     dense, pooled, ours = (
-        next(v['multi-label/mAP'] for k, v in rows.items() if word in k)
+        next(v['mAP'] for k, v in rows.items() if word in k)
         for word in ('dense', 'global', 'TextRegion'))
     assert ours > dense > pooled
 

@@ -41,7 +41,11 @@ def parse_args():
 
 def main():
     args = parse_args()
-    from trm_ml_mm.engine.caching import CacheFiller, parts_to_cache
+    from trm_ml_mm.engine.caching import (
+        CacheFiller,
+        build_tower,
+        parts_to_cache,
+    )
     from trm_ml_mm.engine.launch import (
         close,
         init_distributed,
@@ -52,8 +56,9 @@ def main():
     rank = init_distributed(args.launcher, cfg)
     out = args.out or cfg.get('feature_cache') or os.path.join(
         work_dir_of(cfg, args.config), 'features')
+    tower = build_tower(cfg)
     fillers = [
-        CacheFiller(cfg, part, out, args.views, args.dtype, args.seed)
+        CacheFiller(cfg, part, out, args.views, args.dtype, args.seed, tower)
         for part in parts_to_cache(cfg)
     ]
     if rank == 0:

@@ -35,13 +35,13 @@ def parse_args():
 def main():
     args = parse_args()
     from trm_ml_mm.datasets.inspection import (
-        count_labels,
         draw_samples,
         find_unreadable,
         image_paths,
         image_problem,
         labels_of,
     )
+    from trm_ml_mm.datasets.masks import count_labels
     from trm_ml_mm.engine.launch import build_dataset, load_config, work_dir_of
     cfg = load_config(args.config, args.cfg_options)
     dataset = build_dataset(cfg, args.part)

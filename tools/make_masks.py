@@ -4,6 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
+import numpy as np
 from mmengine.config import DictAction
 from rich import box
 from rich.console import Console
@@ -68,7 +69,7 @@ def number(known):
 def main():
     args = parse_args()
     from trm_ml_mm.datasets.masks import (
-        count_known,
+        count_labels,
         draw_mask,
         load_mask,
         mask_hash,
@@ -92,7 +93,7 @@ def main():
     per_class, wrong = {}, 0
     for i, (known, seed) in enumerate(jobs):
         mask = draw_mask(labels, known, seed, images, classes)
-        counts = count_known(labels, mask)
+        counts = count_labels(np.where(mask, labels, -1))
         per_class[str(known)] = counts
         row = [str(known), str(seed), str(counts.known.sum()),
                str(counts.positive.sum()), str(counts.images_without),
@@ -116,7 +117,7 @@ def main():
         for c, name in enumerate(classes):
             table.add_row(escape(name), *(
                 str(part[c]) for counts in per_class.values()
-                for part in counts[:2]))
+                for part in (counts.known, counts.positive)))
         console.print(table)
     sys.exit(1 if wrong else 0)
 

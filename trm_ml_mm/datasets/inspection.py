@@ -2,7 +2,7 @@
 import textwrap
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Optional, Sequence
+from typing import Dict, List, Optional, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -10,22 +10,6 @@ from PIL import Image
 from rich.progress import track
 
 from .base import label_matrix, leaf
-
-
-class LabelCounts(NamedTuple):
-    """How many labels of each kind a data set shows, ``(C,)`` each."""
-
-    positive: np.ndarray
-    negative: np.ndarray
-    unknown: np.ndarray
-    images_without: int  # images without any known label
-
-
-def count_labels(labels: np.ndarray) -> LabelCounts:
-    """Count labels ``(N, C)`` in {1, 0, -1}."""
-    return LabelCounts((labels == 1).sum(0), (labels == 0).sum(0),
-                       (labels == -1).sum(0),
-                       int((labels == -1).all(1).sum()))
 
 
 def labels_of(dataset) -> np.ndarray:

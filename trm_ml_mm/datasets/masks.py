@@ -277,21 +277,21 @@ def load_labels(path: Union[str, Path]) -> np.ndarray:
     return content.astype(np.int8)
 
 
-class MaskCounts(NamedTuple):
-    """What a mask leaves of a set's labels."""
+class LabelCounts(NamedTuple):
+    """How many labels of each kind there are."""
 
-    known: np.ndarray  # (C,) known labels of each class
-    positive: np.ndarray  # (C,) of them positive
+    positive: np.ndarray  # (C,)
+    negative: np.ndarray  # (C,)
+    unknown: np.ndarray  # (C,)
     images_without: int  # images without any known label
 
+    @property
+    def known(self) -> np.ndarray:
+        return self.positive + self.negative
 
-def count_known(labels: np.ndarray, mask: np.ndarray) -> MaskCounts:
-    """Count what is known; labels that are unknown in the data stay so.
 
-    Args:
-        labels: ``(N, C)`` in {1, 0, -1}.
-        mask: ``(N, C)`` bool.
-    """
-    seen = mask & (labels != -1)
-    return MaskCounts(
-        seen.sum(0), (seen & (labels == 1)).sum(0), int((~seen.any(1)).sum()))
+def count_labels(labels: np.ndarray) -> LabelCounts:
+    """Count labels ``(N, C)`` in {1, 0, -1}."""
+    return LabelCounts((labels == 1).sum(0), (labels == 0).sum(0),
+                       (labels == -1).sum(0),
+                       int((labels == -1).all(1).sum()))

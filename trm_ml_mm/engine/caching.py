@@ -117,6 +117,7 @@ class CacheFiller:
             validation sees. Other parts always have the plain one.
         dtype: 'float16' or 'float32'.
         seed: Draws the augmentation.
+        tower: Of :func:`build_tower`, to be shared by all parts; None: built.
 
     Raises:
         ValueError: If ``out`` has features of another setting.
@@ -124,8 +125,9 @@ class CacheFiller:
     """
 
     def __init__(self, cfg: Config, part: str, out: Union[str, Path],
-                 views: int = 0, dtype: str = 'float16', seed: int = 0):
-        self.tower = build_tower(cfg)
+                 views: int = 0, dtype: str = 'float16', seed: int = 0,
+                 tower: Optional[CLIPPromptBackbone] = None):
+        self.tower = build_tower(cfg) if tower is None else tower
         self.device = torch.device(
             'cuda' if torch.cuda.is_available() else 'cpu')
         self.preprocess = MODELS.build(dict(

@@ -104,9 +104,12 @@ class ReportHook(Hook):
             last = evaluate(model, self.loader, self.evaluator, rivals)
         count = len(self.loader.dataset)
         unit, now = progress(runner)
-        self.rows = [{'method': method, unit: None, **rival.evaluate(count)}
-                     for method, rival in rivals.items()]
-        self.rows.append({'method': f'{name}, last {unit}', unit: now, **last})
+        self.rows = [
+            {'method': method, unit: None, **short(rival.evaluate(count))}
+            for method, rival in rivals.items()
+        ]
+        self.rows.append({'method': f'{name}, last {unit}', unit: now,
+                          **short(last)})
         self._classes(runner, self.evaluator.metrics)
         self._write(runner)  # whatever becomes of the best one
         best = self._best(runner, model, unit, now, last)
@@ -115,7 +118,8 @@ class ReportHook(Hook):
             picked = 'TEST' if self._picked_on_test(runner) else 'validation'
             self.rows.append({
                 'method': f'{name}, best {unit} ({number}), picked on the '
-                f'{picked} set', unit: number, **metrics})
+                f'{picked} set', unit: number,
+                **short(metrics)})
             self._write(runner)
         self._print(runner, count)
 
@@ -175,8 +179,8 @@ class ReportHook(Hook):
         if runner.rank != 0:
             return
         known = runner.train_dataloader.dataset.metainfo.get('known_labels')
-        rows = [{k.split('/')[-1]: None if v != v else v
-                 for k, v in row.items()} for row in self.rows]
+        rows = [{k: None if v != v else v for k, v in row.items()}
+                for row in self.rows]
         content = dict(known_labels=known, seed=runner.seed, rows=rows)
         with replacing(Path(runner.work_dir, 'test_results.json')) as fresh:
             fresh.write_text(json.dumps(content, indent=1) + '\n')
@@ -189,12 +193,16 @@ class ReportHook(Hook):
         for name in HEADLINE:
             table.add_column(name, justify='right')
         for row in self.rows:
-            short = {k.split('/')[-1]: v for k, v in row.items()}
             table.add_row(
                 row['method'],
-                *(f'{short[n]:.2f}' if n in short else '-' for n in HEADLINE))
+                *(f'{row[n]:.2f}' if n in row else '-' for n in HEADLINE))
         last = runner.message_hub.get_info('last_ckpt')
         print_log(f'\n{render(table)}Checkpoint: {last}', logger='current')
+
+
+def short(metrics: Dict[str, float]) -> Dict[str, float]:
+    """'multi-label/mAP' -> 'mAP'."""
+    return {name.split('/')[-1]: value for name, value in metrics.items()}
 
 
 def progress(runner) -> Tuple[str, int]:
