@@ -8,6 +8,7 @@ from tests_support import ROOT, small_backbones
 
 from trm_ml_mm.datasets import PartialLabelDataset
 from trm_ml_mm.engine.launch import fill_classes, load_config
+from trm_ml_mm.models import CategoryRelations
 
 CONFIG = load_config(str(ROOT / 'configs/trm_ml_scenes.py'))
 fill_classes(CONFIG)
@@ -75,9 +76,44 @@ def test_output_is_one_typed_structure():
     assert output.query_logits.shape == output.region_logits.shape == (2, 30)
     assert output.features.saliency.shape == (2, 30, 36)
     assert output.features.query.shape == (2, 30, 128)
-    mean = (output.query_logits + output.region_logits) / 2
-    assert torch.equal(output.scores('mean'), mean)
-    assert torch.equal(output.scores('query'), output.query_logits)
+    assert torch.equal(head.logits(output, 'query'), output.query_logits)
+
+
+def test_the_blend_leans_on_the_region_where_labels_are_unknown():
+    """Hand-computed: half the share of unknown labels, per class."""
+    head, backbone = scene_head()
+    output = head.match(backbone(torch.randn(4, 3, 96, 96)))
+    output = output._replace(region_logits=output.query_logits + 1)
+    torch.nn.init.zeros_(head.relations.weight)
+    share = head.logits(output, 'blend') - output.query_logits
+    assert torch.allclose(share, torch.full_like(share, .5))  # untrained
+    targets = torch.zeros(4, 30)
+    targets[:3, 0] = -1  # three of four unknown
+    targets[0, 1] = 1
+    head.train()
+    head.losses(output, targets)
+    share = head.logits(output, 'blend') - output.query_logits
+    assert torch.allclose(share[:, 0], torch.tensor(.375), atol=1e-6)
+    assert torch.allclose(share[:, 1:], torch.tensor(0.), atol=1e-6)
+
+
+def test_relations_equal_a_loop_and_leave_the_probabilities_alone():
+    relations = CategoryRelations(3, gain=2.)
+    logits = torch.randn(2, 3, requires_grad=True)
+    assert torch.equal(relations(logits), logits)  # the start
+    torch.nn.init.normal_(relations.weight)
+    got = relations(logits)
+    for b in range(2):
+        for c in range(3):
+            moved = sum(
+                logits[b, k].sigmoid() * relations.weight[k, c]
+                for k in range(3) if k != c)
+            assert got[b, c].item() == pytest.approx(
+                (logits[b, c] + 2 * moved).item(), abs=1e-5)
+    got[:, 0].sum().backward()
+    assert torch.equal(logits.grad[:, 0], torch.ones(2))
+    assert (logits.grad[:, 1:] == 0).all()
+    assert (relations.weight.grad.diag() == 0).all()
 
 
 def test_first_logits_have_the_asked_mean_and_use_no_label():
@@ -155,7 +191,7 @@ def test_absence_is_assumed_until_a_negative_of_the_class_is_known():
     targets = torch.full((4, 30), -1.)
     targets[0] = 1
     for known_negatives in (set(), {3}, {3}):
-        if known_negatives and not head.negative_known[3]:
+        if known_negatives and not head.label_counts[0, 3]:
             targets[1, 3] = 0  # seen once
         expected = torch.full((4, 30), -1.)
         for i in range(4):
@@ -170,7 +206,8 @@ def test_absence_is_assumed_until_a_negative_of_the_class_is_known():
 
 @pytest.mark.parametrize('options,message', [
     (dict(prototypes=None), 'give prototypes'),
-    (dict(scores='both'), 'scores is'),
+    (dict(scores='both'), 'scores are'),
+    (dict(train_level='both'), 'scores are'),
     (dict(dim=None), 'needs dim'),
     (dict(text=dict(classes='scenes')), 'needs arch'),
     (dict(text=dict(classes='scenes', arch='mini'), num_classes=7),

@@ -93,11 +93,21 @@ def test_distillation_equals_torch_kl(per_class, temperature):
 def test_distillation_teaches_the_query_level_only():
     student = torch.randn(5, 7, requires_grad=True)
     teacher = torch.randn(5, 7, requires_grad=True)
-    RegionDistillationLoss()(student, teacher).backward()
+    unknown = torch.full((5, 7), -1.)
+    RegionDistillationLoss()(student, teacher, unknown).backward()
     assert student.grad.abs().sum() > 0 and teacher.grad is None
     same = torch.randn(5, 7)
-    assert RegionDistillationLoss()(same, same).item() == pytest.approx(
-        0, abs=1e-6)
+    assert RegionDistillationLoss()(same, same, unknown).item() == (
+        pytest.approx(0, abs=1e-6))
+
+
+def test_distillation_weighs_an_image_by_its_share_of_unknown_labels():
+    student, teacher = torch.randn(2, 3, 4)
+    targets = torch.tensor([[1., 0, 0, 0], [0, 0, -1, -1], [-1] * 4])
+    each = region_distillation_loss(student, teacher)
+    expected = (0 * each[0] + .5 * each[1] + each[2]) / 3
+    got = RegionDistillationLoss()(student, teacher, targets)
+    assert got.item() == pytest.approx(expected.item(), abs=1e-6)
 
 
 def test_contrast_equals_a_loop():

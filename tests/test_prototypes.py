@@ -18,11 +18,15 @@ def test_evidence_equals_a_loop():
                                                      abs=1e-5)
 
 
-def test_thresholds_cut_the_surest_share():
+def history_with_gaps():
     history = torch.randn(200, 3)
     history[torch.rand(200, 3) < .3] = float('nan')
-    prior = torch.tensor([.2, .5, .001])
-    lower, upper = evidence_thresholds(history, prior, .5, .5)
+    return history
+
+
+def test_thresholds_per_class_cut_the_surest_share_of_each():
+    history, prior = history_with_gaps(), torch.tensor([.2, .5, .001])
+    lower, upper = evidence_thresholds(history, prior, .5, .5, per_class=True)
     for c in range(3):
         values = history[:, c][~history[:, c].isnan()]
         positives = int(len(values) * prior[c] * .5)
@@ -30,6 +34,28 @@ def test_thresholds_cut_the_surest_share():
         assert (values >= upper[c]).sum() == positives
         assert (values <= lower[c]).sum() == negatives
     assert upper[2].isnan()  # less than one positive expected: none
+
+
+def test_thresholds_cut_positives_out_of_all_classes_together():
+    history, prior = history_with_gaps(), torch.tensor([.2, .5, .1])
+    history[:, 0] += 1  # the easy class gives more
+    _, upper = evidence_thresholds(history, prior, .6, .5)
+    expected = sum(
+        (~history[:, c].isnan()).sum() * prior[c] * .6 for c in range(3))
+    assert (history >= upper).sum() == int(expected)
+    assert (history[:, 0] >= upper).sum() > (~history[:, 0].isnan()).sum() * .2
+    none = evidence_thresholds(history, torch.zeros(3), .6, .5).upper
+    assert none.isnan()
+
+
+def test_prototypes_are_added_to_the_matching_logit():
+    memory = MultimodalPrototypes(4, 8, gain=3., modalities=['text'],
+                                  levels=['query'])
+    query, region = torch.randn(2, 5, 4, 8)
+    text, logits = torch.randn(4, 8), torch.randn(5, 4)
+    expected = logits + 3 * prototype_evidence(query, text)
+    assert torch.allclose(memory.evidence(query, region, text, logits),
+                          expected)
 
 
 def test_visual_prototypes_are_running_means_of_known_positives():
@@ -47,7 +73,8 @@ def test_visual_prototypes_are_running_means_of_known_positives():
                 expected[c] = known.mean(0)
             else:
                 expected[c] = .9 * expected[c] + .1 * known.mean(0)
-        memory(query, torch.randn(6, 3, 8), torch.randn(3, 8), targets)
+        memory(query, torch.randn(6, 3, 8), torch.randn(3, 8),
+               torch.randn(6, 3), targets)
     assert torch.allclose(memory.visual, expected, atol=1e-6)
     assert (memory.visual[2] == 0).all()
 
@@ -67,7 +94,7 @@ def test_known_labels_are_never_overwritten():
     for _ in range(4):
         query, region = torch.randn(2, 32, 5, 8)
         targets = torch.randint(-1, 2, (32, 5)).float()
-        pseudo = memory(query, region, text, targets)
+        pseudo = memory(query, region, text, torch.randn(32, 5), targets)
         assert (pseudo[targets != -1] == -1).all()
     made = pseudo[targets == -1]
     assert (made == 1).any() and (made == 0).any()
@@ -78,7 +105,8 @@ def test_nothing_is_estimated_before_the_warm_up():
     for step in range(4):
         query, region = torch.randn(2, 32, 5, 8)
         targets = torch.randint(-1, 2, (32, 5)).float()
-        pseudo = memory(query, region, torch.randn(5, 8), targets)
+        pseudo = memory(query, region, torch.randn(5, 8),
+                        torch.randn(32, 5), targets)
         assert (pseudo == -1).all() == (step < 2)
 
 
@@ -94,7 +122,8 @@ def test_clear_evidence_gives_right_labels():
         features = features + .1 * torch.randn(64, 4, 16)
         known = torch.rand(64, 4) < .2
         targets = torch.where(known, truth, -1.)
-        pseudo = memory(features, features, prototypes, targets)
+        pseudo = memory(features, features, prototypes,
+                        torch.zeros(64, 4), targets)
         if step > 10:
             right += (pseudo[pseudo != -1] == truth[pseudo != -1]).sum()
             wrong += (pseudo[pseudo != -1] != truth[pseudo != -1]).sum()
@@ -111,4 +140,4 @@ def test_bad_options_are_refused(options):
 def test_an_open_warmup_is_refused():
     with pytest.raises(ValueError, match='warmup_images .* is open'):
         MultimodalPrototypes(3, 4)(*torch.randn(2, 2, 3, 4), torch.randn(3, 4),
-                                   torch.ones(2, 3))
+                                   torch.zeros(2, 3), torch.ones(2, 3))

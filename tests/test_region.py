@@ -102,27 +102,25 @@ def test_every_value_is_learned():
 def test_matching_is_one_to_one():
     features = torch.randn(3, 5, 8)
     text = F.normalize(torch.randn(1, 5, 8), dim=-1)
-    bias = torch.randn(5)
-    logits = matching_logits(features, text, 10., bias)
+    logits = matching_logits(features, text, 10.)
     for b in range(3):
         for c in range(5):
             cos = F.cosine_similarity(features[b, c], text[0, c], dim=0)
             assert logits[b, c].item() == pytest.approx(
-                (10 * cos + bias[c]).item(), abs=1e-5)
+                (10 * cos).item(), abs=1e-5)
     # Another category's region does not matter.
     changed = features.clone()
     changed[:, 1] = torch.randn(3, 8)
-    other = matching_logits(changed, text, 10., bias)
+    other = matching_logits(changed, text, 10.)
     assert torch.equal(other[:, [0, 2, 3, 4]], logits[:, [0, 2, 3, 4]])
 
 
 def test_a_pair_subtracts_the_negative_prompt():
     features = torch.randn(3, 5, 8)
     text = F.normalize(torch.randn(2, 5, 8), dim=-1)
-    zero = torch.zeros(5)
-    pair = matching_logits(features, text, 10., zero)
-    positive = matching_logits(features, text[:1], 10., zero)
-    negative = matching_logits(features, text[1:], 10., zero)
+    pair = matching_logits(features, text, 10.)
+    positive = matching_logits(features, text[:1], 10.)
+    negative = matching_logits(features, text[1:], 10.)
     assert torch.allclose(pair, positive - negative, atol=1e-5)
 
 

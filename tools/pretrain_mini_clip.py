@@ -34,6 +34,7 @@ from trm_ml_mm.models.mini_clip import (
     MINI_CLIP_WEIGHTS,
     pack_state,
     remove_layer4_stride,
+    unpack_state,
 )
 from trm_ml_mm.models.text import encode_prompts, kept_places
 
@@ -47,14 +48,15 @@ PRETRAIN_STREAM = 77  # keeps these pictures apart from every split of Scenes
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('--out', type=Path, default=MINI_CLIP_WEIGHTS)
+    parser.add_argument('--init', type=Path, help='weights to go on from')
     parser.add_argument('--crops', type=int, default=36000)
     parser.add_argument('--crop-epochs', type=float, default=9)
     parser.add_argument('--crop-lr', type=float, default=1.5e-3)
-    parser.add_argument('--scenes', type=int, default=20000)
-    parser.add_argument('--scene-epochs', type=float, default=3)
-    # Larger, and what the crops taught is lost again.
-    parser.add_argument('--scene-lr', type=float, default=3e-4)
+    parser.add_argument('--scenes', type=int, default=36000)
+    parser.add_argument('--scene-epochs', type=float, default=6)
+    parser.add_argument('--scene-lr', type=float, default=1e-3)
     parser.add_argument('--batch-size', type=int, default=128)
+    parser.add_argument('--scene-batch-size', type=int, default=64)
     parser.add_argument('--greyscale', type=float, default=0.15)
     parser.add_argument('--threads', type=int, default=2)
     parser.add_argument('--seed', type=int, default=0)
@@ -101,21 +103,36 @@ def caption(rng, names, grey):
     return template.format(phrases) + stop, words
 
 
-def batch_of(rng, images, names, index, tokenizer, greyscale, channels_last):
-    x = images[index].float()
-    grey = rng.uniform(size=len(index)) < greyscale
-    g = torch.from_numpy(grey)
-    x[g] = x[g].mean(1, keepdim=True)
-    flip = torch.from_numpy(rng.uniform(size=len(index)) < 0.5)
-    x[flip] = x[flip].flip(3)
-    texts, words = zip(*[
-        caption(rng, names[i], c) for i, c in zip(index.tolist(), grey)
-    ])
-    x = (x - MEAN) / STD
-    if channels_last:
+class Pictures:
+    """Drawn pictures to take batches from."""
+
+    def __init__(self, stream, count, size, most, batch_size):
+        self.images, self.names = draw(stream, count, size, most)
+        self.batch_size = batch_size
+        seen = torch.zeros(len(WORDS))
+        for drawn in self.names:
+            for a, b in drawn:
+                seen[a] += 1
+                seen[len(LOOKS) + b] += 1
+        self.idf = torch.log(seen.sum() / seen)
+
+    def batch(self, rng, tokenizer, greyscale):
+        """Images, token ids, bags of words, and which captions are equal."""
+        index = torch.from_numpy(
+            rng.randint(0, len(self.images), self.batch_size))
+        x = self.images[index].float()
+        grey = rng.uniform(size=len(index)) < greyscale
+        g = torch.from_numpy(grey)
+        x[g] = x[g].mean(1, keepdim=True)
+        flip = torch.from_numpy(rng.uniform(size=len(index)) < 0.5)
+        x[flip] = x[flip].flip(3)
+        texts, words = zip(*[caption(rng, self.names[i], c)
+                             for i, c in zip(index.tolist(), grey)])
+        x = (x - MEAN) / STD
         x = x.contiguous(memory_format=torch.channels_last)
-    return (x, tokenizer(list(texts)), torch.from_numpy(np.stack(words)),
-            list(texts))
+        same = torch.tensor([[float(a == b) for b in texts] for a in texts])
+        return (x, tokenizer(list(texts)), torch.from_numpy(np.stack(words)),
+                same)
 
 
 def used_tokens(tokenizer):
@@ -243,51 +260,51 @@ def main():
     tokenizer = SmallTokenizer()
     model = Pretrainer(len(tokenizer.used)).train()
     model.to(memory_format=torch.channels_last)
-    check, check_names = draw(9, 1500, 48, 1)
+    if args.init:
+        packed = torch.load(args.init, weights_only=True)
+        state = unpack_state(packed, tokenizer.full.vocab_size)
+        table = state['token_embedding.weight'][tokenizer.used]
+        model.clip.load_state_dict({**state, 'token_embedding.weight': table})
+    check = draw(9, 1500, 48, 1)
 
-    plan = [('crops', 48, 1, args.crops, args.crop_epochs, args.crop_lr),
-            ('scenes', 96, 6, args.scenes, args.scene_epochs, args.scene_lr)]
-    for stage, (title, size, most, count, epochs, lr) in enumerate(plan):
-        if count == 0 or epochs == 0:
+    crops = Pictures(0, args.crops, 48, 1, args.batch_size)
+    stages = [('crops', [crops], int(args.crop_epochs * args.crops
+                                     / args.batch_size), args.crop_lr)]
+    if args.scene_epochs:
+        # Crops stay beside the scenes: scenes alone make richer features, but
+        # single places forget what the words mean.
+        scenes = Pictures(1, args.scenes, 96, 6, args.scene_batch_size)
+        stages.append(('scenes', [crops, scenes], int(
+            args.scene_epochs * args.scenes / args.scene_batch_size),
+            args.scene_lr))
+    for title, sources, steps, lr in stages:
+        if not steps:
             continue
-        start = time.time()
-        images, names = draw(stage, count, size, most)
-        print(f'{title}: drew {count} in {time.time() - start:.0f} s',
-              flush=True)
-        seen = torch.zeros(len(WORDS))
-        for drawn in names:
-            for a, b in drawn:
-                seen[a] += 1
-                seen[len(LOOKS) + b] += 1
-        idf = torch.log(seen.sum() / seen)
-        batch = args.batch_size
-        steps = int(epochs * count / batch)
         optimizer = torch.optim.AdamW(
             model.parameters(), lr=lr, weight_decay=0.05,
             betas=(0.9, 0.98))
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer, lr, steps, pct_start=0.1)
         start, total = time.time(), 0.
-        for step in range(steps):
-            index = torch.from_numpy(rng.randint(0, count, batch))
-            x, tokens, words, texts = batch_of(rng, images, names, index,
-                                               tokenizer, args.greyscale, True)
-            same = torch.tensor([[float(a == b) for b in texts]
-                                 for a in texts])
-            with torch.autocast('cpu', torch.bfloat16):
-                loss, contrast = model(x, tokens, words, same, idf)
+        for step in range(1, steps + 1):
             optimizer.zero_grad()
-            loss.backward()
+            for pictures in sources:
+                x, tokens, words, same = pictures.batch(
+                    rng, tokenizer, args.greyscale)
+                with torch.autocast('cpu', torch.bfloat16):
+                    loss, contrast = model(x, tokens, words, same,
+                                           pictures.idf)
+                loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.)
             optimizer.step()
             schedule.step()
             total += contrast.item()
-            if (step + 1) % 250 == 0:
-                speed = (step + 1) * batch / (time.time() - start)
-                accuracy = name_accuracy(model, check, check_names, tokenizer)
-                print(f'{title} {step + 1}/{steps}: contrast '
-                      f'{total / 250:.3f}, one-object accuracy '
-                      f'{accuracy:.3f}, {speed:.0f} images/s', flush=True)
+            if step % 250 == 0:
+                accuracy = name_accuracy(model, *check, tokenizer)
+                print(f'{title} {step}/{steps}: contrast {total / 250:.3f}, '
+                      f'one-object accuracy {accuracy:.3f}, '
+                      f'{(time.time() - start) / step:.2f} s a step',
+                      flush=True)
                 total = 0.
                 save(model, tokenizer, args.out)
     save(model, tokenizer, args.out)

@@ -24,6 +24,15 @@ def parse_args():
         '--known', nargs='+', type=setting, required=True,
         help="proportions of known labels, or 'single_positive'")
     parser.add_argument('--seeds', nargs='+', type=int, default=[0])
+    parser.add_argument(
+        '--scene-sets', nargs='+', type=int, default=[None],
+        help='of the built-in set (default: that of the config)')
+    parser.add_argument(
+        '--features', help='run the frozen tower once, keep what it gives in '
+        'this folder, and train from it; all configs must share the tower')
+    parser.add_argument(
+        '--views', type=int, default=2,
+        help='augmented views of a training image in --features')
     parser.add_argument('--out', required=True, help='folder of all runs')
     parser.add_argument(
         '--processes', type=int,
@@ -39,13 +48,21 @@ def main():
     from mmengine.logging import MMLogger
 
     from trm_ml_mm.datasets.masks import check_known
-    from trm_ml_mm.engine.grid import plan, read_row, run_grid, save_tables
+    from trm_ml_mm.engine.grid import (
+        cache_features,
+        plan,
+        read_row,
+        run_grid,
+        save_tables,
+    )
     MMLogger.get_instance('grid')
     for known in args.known:
         check_known(known)
-    jobs = plan(args.configs, args.known, args.seeds)
+    jobs = plan(args.configs, args.known, args.seeds, args.scene_sets)
+    if args.features:
+        cache_features(jobs, args.features, args.views, args.cfg_options)
     rows = run_grid(jobs, args.out, Path(__file__).with_name('train.py'),
-                    args.processes, args.cfg_options)
+                    args.processes, args.cfg_options, args.features)
     print(save_tables(rows, args.out))
     done = sum(read_row(job, args.out) is not None for job in jobs)
     print(f'{done} of {len(jobs)} runs; rows in {args.out}/rows.json')

@@ -3,6 +3,7 @@ from .hooks import (
     EpochSeedHook,
     PartialLabelHook,
     PlainCheckpointHook,
+    PseudoLabelQualityHook,
     ReportHook,
     SkippedImagesHook,
     seed_worker,
@@ -11,6 +12,6 @@ from .hooks import (
 
 __all__ = [
     'AtomicLocalBackend', 'EpochSeedHook', 'PartialLabelHook',
-    'PlainCheckpointHook', 'ReportHook', 'SkippedImagesHook', 'seed_worker',
-    'zero_shot_scores'
+    'PlainCheckpointHook', 'PseudoLabelQualityHook', 'ReportHook',
+    'SkippedImagesHook', 'seed_worker', 'zero_shot_scores'
 ]

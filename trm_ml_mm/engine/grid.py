@@ -1,24 +1,33 @@
 """Method x label setting x seed: many runs, one table."""
+import argparse
 import csv
 import fcntl
 import hashlib
 import json
+import multiprocessing
 import os
+import runpy
 import statistics
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
-from mmengine.config import Config
+from mmengine.config import Config, DictAction
 from mmengine.logging import print_log
 
 from trm_ml_mm.datasets.files import replacing
 
+from .caching import CacheFiller, build_tower, parts_to_cache
 from .launch import load_config
 
 METRICS = ('mAP', 'mAP_voc12', 'CF1', 'OF1')
+# Imported once, for all runs: each is forked from a process that has them.
+PRELOAD = ['trm_ml_mm.engine.launch', 'mmpretrain.models',
+           'mmpretrain.datasets', 'mmengine.runner', 'mmengine.visualization']
+SCENE_SETS = ('train_dataloader.dataset.dataset.scene_set',
+              'val_dataloader.dataset.scene_set',
+              'test_dataloader.dataset.scene_set')
 
 
 class Job(NamedTuple):
@@ -28,10 +37,14 @@ class Job(NamedTuple):
     config: str
     known: Union[float, str]
     seed: int
+    scene_set: Optional[int] = None  # of the built-in set; None: the config's
+    variant: Tuple[str, ...] = ()  # further options, as 'key=value'
 
     def work_dir(self, out: Path) -> Path:
         setting = str(self.known).replace(os.sep, '_')
-        return Path(out, self.method, setting, f'seed{self.seed}')
+        inner = [] if self.scene_set is None else [f'scenes{self.scene_set}']
+        inner += [option.rsplit('.', 1)[-1] for option in self.variant]
+        return Path(out, self.method, setting, *inner, f'seed{self.seed}')
 
     def options(self) -> Dict[str, object]:
         """A seed draws both the mask and the initialisation; seed 0 stands for
@@ -40,12 +53,26 @@ class Job(NamedTuple):
             'train_dataloader.dataset.known': self.known,
             'train_dataloader.dataset.seed': self.seed or None,
             'randomness.seed': self.seed,
+            **scene_options(self.scene_set),
+            **dict(option.split('=', 1) for option in self.variant),
         }
 
 
+def scene_options(scene_set: Optional[int]) -> Dict[str, int]:
+    """Config options of a scene set; None: none."""
+    return {} if scene_set is None else {k: scene_set for k in SCENE_SETS}
+
+
 def plan(configs: Sequence[str], known: Sequence[Union[float, str]],
-         seeds: Sequence[int]) -> List[Job]:
+         seeds: Sequence[int],
+         scene_sets: Sequence[Optional[int]] = (None, )) -> List[Job]:
     """All runs; seeds vary slowest, so that early rows span every setting.
+
+    Args:
+        configs: Config files; their names are the names of the methods.
+        known: Label settings.
+        seeds: Of mask and initialisation.
+        scene_sets: Of the built-in set.
 
     Raises:
         ValueError: If two configs have the same file name, or one has no
@@ -65,16 +92,51 @@ def plan(configs: Sequence[str], known: Sequence[Union[float, str]],
                 'is known of its labels cannot be set: wrap it in '
                 'trm_ml_mm.PartialLabelDataset.')
     return [
-        Job(method, config, setting, seed) for seed in seeds
-        for setting in known for method, config in methods.items()
+        Job(method, config, setting, seed, scene_set) for seed in seeds
+        for scene_set in scene_sets for setting in known
+        for method, config in methods.items()
     ]
+
+
+def cache_features(jobs: Sequence[Job], folder: Union[str, Path],
+                   views: int, options: Sequence[str] = ()) -> None:
+    """Run the frozen tower once for all jobs: over the data of the first
+    job's config, in every scene set. What is there already is taken up.
+
+    Args:
+        jobs: Of :func:`plan`.
+        folder: Gets a folder per scene set; see :func:`features_of`.
+        views: Augmented views of a training image.
+        options: ``--cfg-options`` of the runs.
+    """
+    for scene_set in dict.fromkeys(job.scene_set for job in jobs):
+        cfg = load_config(jobs[0].config, {
+            **parsed(options), **scene_options(scene_set)})
+        tower = build_tower(cfg)
+        for part in parts_to_cache(cfg):
+            CacheFiller(cfg, part, features_of(folder, scene_set), views,
+                        tower=tower).fill(workers=0)
+
+
+def parsed(options: Sequence[str]) -> Dict[str, object]:
+    """'key=value' as ``--cfg-options`` reads it."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction)
+    return parser.parse_args(['--cfg-options', *options]
+                             if options else []).cfg_options or {}
+
+
+def features_of(folder: Union[str, Path], scene_set: Optional[int]) -> Path:
+    """Where :func:`cache_features` puts the features of a scene set."""
+    return Path(folder, 'all' if scene_set is None else f'scenes{scene_set}')
 
 
 def run_grid(jobs: Sequence[Job],
              out: Union[str, Path],
              train: Union[str, Path],
              processes: Optional[int] = None,
-             options: Sequence[str] = ()) -> List[dict]:
+             options: Sequence[str] = (),
+             features: Optional[Union[str, Path]] = None) -> List[dict]:
     """Run what is not finished yet, and gather the rows.
 
     A run that was interrupted goes on from its latest checkpoint; a finished
@@ -86,6 +148,7 @@ def run_grid(jobs: Sequence[Job],
         train: The training script.
         processes: Runs at a time; None: one for each GPU, or for each core.
         options: Further ``--cfg-options`` of every run, as 'key=value'.
+        features: Folder that :func:`cache_features` filled, to train from.
 
     Returns:
         Rows of :func:`all_rows`; failed runs have none.
@@ -107,22 +170,31 @@ def run_grid(jobs: Sequence[Job],
     gpus = _gpus()
     cores = len(os.sched_getaffinity(0)) if hasattr(
         os, 'sched_getaffinity') else os.cpu_count() or 1
-    processes = min(processes or len(gpus) or cores, len(jobs))
+    processes = processes or len(gpus) or cores
     threads = max(1, cores // processes)
     slots = list(range(processes))
 
+    todo = [job for job in jobs if not read_row(job, out)]
+    context = multiprocessing.get_context('forkserver')
+    context.set_forkserver_preload(PRELOAD)
+
     def work(job: Job) -> None:
+        own = list(options)
+        if features is not None:
+            own.append(f'feature_cache={features_of(features, job.scene_set)}')
         slot = slots.pop()
         try:
-            env = dict(os.environ, OMP_NUM_THREADS=str(threads))
-            if gpus:
-                env['CUDA_VISIBLE_DEVICES'] = gpus[slot % len(gpus)]
-            _run(job, Path(out), train, options, env)
+            gpu = gpus[slot % len(gpus)] if gpus else None
+            run = context.Process(target=_run, args=(
+                job, Path(out), str(train), own, threads, gpu))
+            run.start()
+            run.join()
         finally:
             slots.append(slot)
+        _tell(job, Path(out), run.exitcode)
 
     with ThreadPoolExecutor(processes) as pool:
-        list(pool.map(work, jobs))
+        list(pool.map(work, todo))
     return all_rows(jobs, out)
 
 
@@ -141,7 +213,8 @@ def _claim(job: Job, out: Path, options: Sequence[str]) -> Tuple[Path, str]:
     """
     content = hashlib.sha256(
         Config.fromfile(job.config).pretty_text.encode()).hexdigest()[:16]
-    own = dict(job._asdict(), options=list(options), content=content)
+    own = dict(job._asdict(), variant=list(job.variant),
+               options=list(options), content=content)
     path = job.work_dir(out) / 'grid_job.json'
     if path.is_file():
         old = json.loads(path.read_text())
@@ -152,30 +225,39 @@ def _claim(job: Job, out: Path, options: Sequence[str]) -> Tuple[Path, str]:
     return path, json.dumps(own, indent=1)
 
 
-def _run(job: Job, out: Path, train: Union[str, Path],
-         options: Sequence[str], env: dict) -> None:
+def _run(job: Job, out: Path, train: str, options: Sequence[str],
+         threads: int, gpu: Optional[str]) -> None:
+    """What a forked process does: the training script's work."""
+    import torch
     folder = job.work_dir(out)
-    name = f'{job.method}, known {job.known}, seed {job.seed}'
-    with open(folder / 'grid.lock', 'w') as lock:
-        # The run inherits the lock: should the grid be killed and started
-        # again, it waits for a run that is still at work here.
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if read_row(job, out):
-            print_log(f'{name}: finished already', logger='current')
-            return
-        command = [
-            sys.executable, str(train), job.config, '--work-dir', str(folder),
-            '--resume', '--cfg-options',
-            *(f'{k}={v}' for k, v in job.options().items()), *options
-        ]
-        with open(folder / 'grid.log', 'a') as log:
-            failed = subprocess.run(
-                command, stdout=log, stderr=log, env=env,
-                pass_fds=[lock.fileno()]).returncode
+    # Held by the run: should the grid be killed and started again, its new
+    # run waits for the one that is still at work here.
+    lock = open(folder / 'grid.lock', 'w')
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    if read_row(job, out):
+        return
+    log = open(folder / 'grid.log', 'a', buffering=1)
+    for stream in (1, 2):
+        os.dup2(log.fileno(), stream)
+    os.environ['OMP_NUM_THREADS'] = str(threads)
+    torch.set_num_threads(threads)
+    if gpu is not None:
+        os.environ['CUDA_VISIBLE_DEVICES'] = gpu
+    sys.argv = [
+        train, job.config, '--work-dir', str(folder), '--resume',
+        '--cfg-options', *(f'{k}={v}' for k, v in job.options().items()),
+        *options
+    ]
+    runpy.run_path(train, run_name='__main__')
+
+
+def _tell(job: Job, out: Path, exitcode: int) -> None:
+    scenes = '' if job.scene_set is None else f'scene set {job.scene_set}, '
+    name = f'{job.method}, known {job.known}, {scenes}seed {job.seed}'
     row = read_row(job, out)
-    if failed or not row:
-        print_log(f'{name}: FAILED, see {folder / "grid.log"}',
-                  logger='current')
+    if exitcode or not row:
+        log = job.work_dir(out) / 'grid.log'
+        print_log(f'{name}: FAILED, see {log}', logger='current')
     else:
         figures = ', '.join(f'{k} {row[k]:.2f}' for k in METRICS if k in row)
         print_log(f'{name}: {figures}', logger='current')
@@ -193,9 +275,21 @@ def read_row(job: Job, out: Union[str, Path]) -> Optional[dict]:
     last = next(r for r in content['rows'] if ', last ' in r['method'])
     row = dict(method=job.method, known=job.known, seed=job.seed, split='test',
                mask=(content['known_labels'] or {}).get('hash'))
+    if job.scene_set is not None:
+        row['scene_set'] = job.scene_set
+    if job.variant:
+        row['variant'] = ', '.join(job.variant)
     row.update({name: last[name] for name in METRICS
                 if last.get(name) is not None})
     return row
+
+
+def read_validation(job: Job, out: Union[str, Path]) -> Optional[float]:
+    """mAP of the last epoch on the validation set; None: not finished."""
+    if read_row(job, out) is None:
+        return None
+    path = job.work_dir(Path(out)) / 'test_results.json'
+    return json.loads(path.read_text())['validation'].get('mAP')
 
 
 def all_rows(jobs: Sequence[Job], out: Union[str, Path]) -> List[dict]:
@@ -203,6 +297,7 @@ def all_rows(jobs: Sequence[Job], out: Union[str, Path]) -> List[dict]:
     found = []
     for path in sorted(Path(out).rglob('grid_job.json')):
         content = json.loads(path.read_text())
+        content['variant'] = tuple(content['variant'])
         found.append(Job(*(content[name] for name in Job._fields)))
     asked = {job._replace(config='') for job in jobs}
     others = [job for job in found if job._replace(config='') not in asked]
@@ -214,12 +309,11 @@ def table(rows: Sequence[dict], metric: str = 'mAP') -> List[List[str]]:
     """The table that papers print: a line per method, a column per setting,
     and the average over proportions.
 
-    A cell is the mean over seeds, with the sample standard deviation where
-    there are several seeds, and how many of them where some are missing. The
-    average is of every seed's proportions first.
+    See :func:`cell`. The average is of every seed's proportions first.
 
     Args:
-        rows: With 'method', 'known', 'seed' and the metric.
+        rows: With 'method', 'known', 'seed' and the metric, and perhaps
+            'scene_set'.
 
     Returns:
         Lines of cells, the header first.
@@ -227,24 +321,29 @@ def table(rows: Sequence[dict], metric: str = 'mAP') -> List[List[str]]:
     settings = sorted({row['known'] for row in rows},
                       key=lambda k: (isinstance(k, str), k))
     shares = [k for k in settings if not isinstance(k, str)]
-    seeds = sorted({row['seed'] for row in rows})
+    runs = sorted({run_of(row) for row in rows})
     lines = [['method', *map(setting_name, settings)]]
     if len(shares) > 1:
         lines[0].append('average')
     for method in dict.fromkeys(row['method'] for row in rows):
-        of = {(row['known'], row['seed']): row[metric] for row in rows
+        of = {(row['known'], run_of(row)): row[metric] for row in rows
               if row['method'] == method}
         line = [method]
         for setting in settings:
-            line.append(cell([of[setting, s] for s in seeds
-                              if (setting, s) in of], len(seeds)))
+            line.append(cell({run: of[setting, run] for run in runs
+                              if (setting, run) in of}, len(runs)))
         if len(shares) > 1:
-            whole = [s for s in seeds if all((k, s) in of for k in shares)]
-            line.append(cell([
-                statistics.fmean(of[k, s] for k in shares) for s in whole],
-                len(seeds)))
+            whole = [r for r in runs if all((k, r) in of for k in shares)]
+            line.append(cell({
+                run: statistics.fmean(of[k, run] for k in shares)
+                for run in whole}, len(runs)))
         lines.append(line)
     return lines
+
+
+def run_of(row: dict) -> Tuple[int, int]:
+    """(scene set, seed): what tells runs of one method and setting apart."""
+    return row.get('scene_set', -1), row['seed']
 
 
 def setting_name(known: Union[float, str]) -> str:
@@ -254,15 +353,37 @@ def setting_name(known: Union[float, str]) -> str:
     return f'{100 * known:g}%'
 
 
-def cell(values: Sequence[float], seeds: int) -> str:
-    """Mean and sample standard deviation over so many seeds; '-' without
-    values."""
+def mean_and_deviation(values: Dict[Tuple[int, int], float]
+                       ) -> Tuple[float, Optional[float]]:
+    """Mean over runs, and sample standard deviation over seeds.
+
+    Scene sets differ in how hard they are, which is not noise: with several,
+    the deviation is the root of the mean variance within them.
+
+    Args:
+        values: By :func:`run_of`; at least one.
+
+    Returns:
+        The deviation is None where no scene set has two seeds.
+    """
+    within = {}
+    for (scene_set, _), value in values.items():
+        within.setdefault(scene_set, []).append(value)
+    variances = [statistics.variance(v) for v in within.values() if len(v) > 1]
+    return statistics.fmean(values.values()), (
+        statistics.fmean(variances)**0.5 if variances else None)
+
+
+def cell(values: Dict[Tuple[int, int], float], runs: int) -> str:
+    """Mean and deviation, and how many runs there are where some of ``runs``
+    are missing; '-' without values."""
     if not values:
         return '-'
-    text = f'{statistics.fmean(values):.2f}'
-    if len(values) > 1:
-        text += f' ± {statistics.stdev(values):.2f}'
-    return text if len(values) == seeds else f'{text} (n={len(values)})'
+    mean, deviation = mean_and_deviation(values)
+    text = f'{mean:.2f}'
+    if deviation is not None:
+        text += f' ± {deviation:.2f}'
+    return text if len(values) == runs else f'{text} (n={len(values)})'
 
 
 def markdown(lines: Sequence[Sequence[str]]) -> str:

@@ -1,6 +1,14 @@
 from .backbones import CLIPFeatures, CLIPPromptBackbone
 from .clip import load_clip
-from .heads import MatchingHead, MatchingOutput, TextRegionMatchingHead
+from .heads import (
+                     LinearProbeHead,
+                     MatchingHead,
+                     MatchingOutput,
+                     QueryDecoderHead,
+                     TextImageHead,
+                     TextPixelHead,
+                     TextRegionMatchingHead,
+)
 from .losses import (
                      MultimodalContrastiveLoss,
                      PartialAsymmetricLoss,
@@ -8,11 +16,14 @@ from .losses import (
 )
 from .prototypes import MultimodalPrototypes
 from .region import CategoryRegions
+from .relations import CategoryRelations
 from .text import PromptedTextEncoder, PromptLearner
 
 __all__ = [
-    'CLIPFeatures', 'CLIPPromptBackbone', 'CategoryRegions', 'MatchingHead',
-    'MatchingOutput', 'MultimodalContrastiveLoss', 'MultimodalPrototypes',
+    'CLIPFeatures', 'CLIPPromptBackbone', 'CategoryRegions',
+    'CategoryRelations', 'LinearProbeHead', 'MatchingHead', 'MatchingOutput',
+    'MultimodalContrastiveLoss', 'MultimodalPrototypes',
     'PartialAsymmetricLoss', 'PromptLearner', 'PromptedTextEncoder',
-    'RegionDistillationLoss', 'TextRegionMatchingHead', 'load_clip'
+    'QueryDecoderHead', 'RegionDistillationLoss', 'TextImageHead',
+    'TextPixelHead', 'TextRegionMatchingHead', 'load_clip'
 ]

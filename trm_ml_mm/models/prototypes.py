@@ -51,37 +51,48 @@ class Thresholds(NamedTuple):
     negative, between them unknown. NaN: never."""
 
     lower: Tensor  # (C,)
-    upper: Tensor  # (C,)
+    upper: Tensor  # scalar, or (C,)
 
 
 def evidence_thresholds(history: Tensor, prior: Tensor, positive_share: float,
-                        negative_share: float) -> Thresholds:
-    """Cut the surest share of each class out of recent evidence.
+                        negative_share: float,
+                        per_class: bool = False) -> Thresholds:
+    """Cut the surest share out of recent evidence.
 
     Of the unknown labels of class c a part ``prior[c]`` is expected to be
-    positive; the ``positive_share`` of them with the most evidence become
-    positive, and likewise for negatives. For example, with prior 0.2 and both
-    shares 0.5, the top 10% become positive, the bottom 40% negative.
+    positive. Of all that are expected, in all classes together, the
+    ``positive_share`` with the most evidence become positive: easy classes
+    give more of them than hard ones. Negatives, of which there are many, are
+    cut per class. For example, with prior 0.2 everywhere and both shares 0.5,
+    the top 10% of all become positive, the bottom 40% of each class negative.
 
     Args:
         history: ``(K, C)`` evidence of unknown labels, NaN elsewhere.
         prior: ``(C,)`` expected share of positives.
         positive_share, negative_share: In [0, 1].
+        per_class: Cut positives per class too.
     """
     # One sort serves both cuts; NaNs go to the end.
     ordered = history.sort(0).values
     count = history.isfinite().sum(0)
-    # The k-th largest / smallest; a class with less than one expected
-    # positive in the history gives none.
-    positives = (count * prior * positive_share).floor().long()
-    negatives = (count * (1 - prior) * negative_share).floor().long()
-    columns = torch.arange(history.shape[1], device=history.device)
     nan = history.new_full((), float('nan'))
-    upper = ordered[(count - positives).clamp(0, len(history) - 1), columns]
-    lower = ordered[(negatives - 1).clamp(min=0), columns]
-    return Thresholds(
-        torch.where(negatives > 0, lower, nan),
-        torch.where(positives > 0, upper, nan))
+
+    def at(rank):  # the rank-th of every column
+        return ordered.gather(0, rank.clamp(0, len(history) - 1)[None])[0]
+
+    negatives = (count * (1 - prior) * negative_share).floor().long()
+    lower = torch.where(negatives > 0, at(negatives - 1), nan)
+    expected = count * prior * positive_share
+    if per_class:
+        positives = expected.floor().long()
+        return Thresholds(
+            lower, torch.where(positives > 0, at(count - positives), nan))
+    # Largest first, then as many as expected: no value is read by the host.
+    largest = history.nan_to_num(nan=-float('inf')).flatten().sort(
+        descending=True).values
+    positives = expected.sum().floor().long()
+    upper = largest.gather(0, (positives - 1).clamp(min=0)[None])[0]
+    return Thresholds(lower, torch.where(positives > 0, upper, nan))
 
 
 @MODELS.register_module()
@@ -91,9 +102,10 @@ class MultimodalPrototypes(BaseModule):
     Visual prototypes are running means of the normalised query-level features
     of known positives. Text prototypes are the current text features. For
     every unknown label, evidence from both levels and both modalities is
-    averaged and cut at the thresholds of its class. All ranks' samples enter
-    the memory, so that every rank holds the same one and a pseudo-label does
-    not depend on the rank that makes it.
+    averaged and added to the matching logit, and the sum cut by
+    :func:`evidence_thresholds`. All ranks' samples enter the memory, so that
+    every rank holds the same one and a pseudo-label does not depend on the
+    rank that makes it.
 
     Args:
         num_classes: C.
@@ -103,7 +115,10 @@ class MultimodalPrototypes(BaseModule):
         modalities: Evidence from 'visual' prototypes, 'text' ones, or both.
         levels: Evidence of 'query'-level features, 'region'-level, or both.
         inter_class: See :func:`prototype_evidence`.
-        positive_share, negative_share: See :func:`evidence_thresholds`.
+        gain: Weight of the prototypes' evidence beside the matching logit;
+            0: the logit alone decides.
+        positive_share, negative_share, per_class: See
+            :func:`evidence_thresholds`.
         history: K, how many recent images the thresholds are taken from.
         warmup_images: No pseudo-label until so many images were seen. None: as
             many as the training set has, which PartialLabelHook fills in.
@@ -120,8 +135,10 @@ class MultimodalPrototypes(BaseModule):
                  modalities: Sequence[str] = ('visual', 'text'),
                  levels: Sequence[str] = ('query', 'region'),
                  inter_class: float = 0.5,
-                 positive_share: float = 0.5,
-                 negative_share: float = 0.5,
+                 gain: float = 10.,
+                 positive_share: float = 0.65,
+                 negative_share: float = 0.75,
+                 per_class: bool = False,
                  history: int = 1024,
                  warmup_images: Optional[int] = None):
         super().__init__()
@@ -139,6 +156,8 @@ class MultimodalPrototypes(BaseModule):
         self.modalities = tuple(modalities)
         self.levels = tuple(levels)
         self.inter_class = inter_class
+        self.gain = gain
+        self.per_class = per_class
         self.positive_share = positive_share
         self.negative_share = negative_share
         self.warmup_images = warmup_images
@@ -159,12 +178,15 @@ class MultimodalPrototypes(BaseModule):
         known = torch.where(negatives > 0, negatives + positives, self.images)
         return positives / known.clamp(min=1)
 
-    def evidence(self, query: Tensor, region: Tensor, text: Tensor) -> Tensor:
-        """Mean evidence over the chosen levels and modalities, ``(B, C)``.
+    def evidence(self, query: Tensor, region: Tensor, text: Tensor,
+                 logits: Tensor) -> Tensor:
+        """The matching logit, and the mean evidence of prototypes over the
+        chosen levels and modalities: ``(B, C)``.
 
         Args:
             query, region: ``(B, C, D)`` features.
             text: ``(C, D)`` text prototypes.
+            logits: ``(B, C)``.
         """
         features = dict(query=query, region=region)
         prototypes = dict(visual=self.visual, text=text)
@@ -173,17 +195,18 @@ class MultimodalPrototypes(BaseModule):
                                self.inter_class) for level in self.levels
             for modality in self.modalities
         ]
-        return torch.stack(parts).mean(0)
+        return logits + self.gain * torch.stack(parts).mean(0)
 
     @torch.no_grad()
     def forward(self, query: Tensor, region: Tensor, text: Tensor,
-                targets: Tensor) -> Tensor:
+                logits: Tensor, targets: Tensor) -> Tensor:
         """Estimate the unknown labels of a training batch, and learn from its
         known ones.
 
         Args:
             query, region: ``(B, C, D)`` features.
             text: ``(C, D)`` text prototypes.
+            logits: ``(B, C)`` matching logits.
             targets: ``(B, C)`` in {1, 0, -1}.
 
         Returns:
@@ -196,12 +219,13 @@ class MultimodalPrototypes(BaseModule):
                 'warmup_images of the prototypes is open: give a number of '
                 'images, or put PartialLabelHook into custom_hooks.')
         self._remember(query, targets)
-        evidence = self.evidence(query, region, text)
+        evidence = self.evidence(query, region, text, logits)
         unknown = targets == -1
         self._push(torch.where(unknown, evidence, float('nan')))
         lower, upper = evidence_thresholds(self.history, self.prior(),
                                            self.positive_share,
-                                           self.negative_share)
+                                           self.negative_share,
+                                           self.per_class)
         ready = unknown & (self.images > self.warmup_images)
         pseudo = torch.full_like(targets, -1)
         pseudo[ready & (evidence <= lower)] = 0

@@ -4,7 +4,7 @@ The paper's steps "category-aware region learning" (saliency by
 cross-attention) and its two feature levels. Shapes: B images, C categories,
 L places, D joint width, h attention heads.
 """
-from typing import NamedTuple
+from typing import NamedTuple, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -54,6 +54,11 @@ class CategoryRegions(nn.Module):
         residual: The query level is ``region + MLP(values)``; False: the MLP
             alone (the paper's literal reading; its last layer then starts as
             any linear layer does).
+        start: Of queries and projections: 'text', as above, or 'random', as
+            any other attention; the text then has no part in it.
+
+    Raises:
+        ValueError: If heads do not divide D, or ``start`` is unknown.
     """
 
     def __init__(self,
@@ -63,13 +68,18 @@ class CategoryRegions(nn.Module):
                  sharpness: float = 40.,
                  mlp_layers: int = 2,
                  mlp_ratio: float = 1.,
-                 residual: bool = True):
+                 residual: bool = True,
+                 start: str = 'text'):
         super().__init__()
+        if start not in ('text', 'random'):
+            raise ValueError("start is 'text' or 'random', got "
+                             f'{start!r}.')
         if dim % num_heads:
             raise ValueError(f'num_heads={num_heads} does not divide the '
                              f'joint width {dim}.')
         self.num_heads = num_heads
         self.residual = residual
+        self.start = start
         # Offsets from the start that CLIP gives: zero is "as CLIP has it".
         self.query_offset = nn.Parameter(torch.zeros(num_classes, dim))
         self.query_proj = nn.Linear(dim, dim, bias=False)
@@ -83,9 +93,12 @@ class CategoryRegions(nn.Module):
         layers.append(nn.Linear(width, dim))
         self.mlp = nn.Sequential(*layers)
         with torch.no_grad():
-            for proj in (self.query_proj, self.key_proj):
-                proj.weight.copy_(torch.eye(dim) * sharpness**0.5)
-            self.value_proj.weight.copy_(torch.eye(dim))
+            if start == 'random':
+                self.query_offset.normal_(std=dim**-0.5)
+            else:
+                for proj in (self.query_proj, self.key_proj):
+                    proj.weight.copy_(torch.eye(dim) * sharpness**0.5)
+                self.value_proj.weight.copy_(torch.eye(dim))
             if residual:
                 self.mlp[-1].weight.zero_()
                 self.mlp[-1].bias.zero_()
@@ -110,11 +123,17 @@ class CategoryRegions(nn.Module):
             query = region + query
         return RegionFeatures(saliency, region, query)
 
+    def queries(self, anchor: Tensor) -> Tensor:
+        """The category queries, ``(C, D)``."""
+        if self.start == 'random':
+            return self.query_offset
+        return anchor + self.query_offset
+
     def _queries(self, anchor: Tensor) -> Tensor:
         """Every head's queries, ``(h, C, D)``, to compare with places as they
         are: (Q W_q)(F W_k)^T = (Q W_q W_k^T) F^T, where no place has to be
         projected."""
-        queries = self.query_proj(anchor + self.query_offset)
+        queries = self.query_proj(self.queries(anchor))
         queries = queries.unflatten(-1, (self.num_heads, -1))  # C h d
         keys = self.key_proj.weight.unflatten(0, (self.num_heads, -1))
         return torch.einsum('chd,hde->hce', queries, keys)
@@ -125,8 +144,25 @@ def as_places(dense: Tensor) -> Tensor:
     return dense.flatten(2).transpose(1, 2) if dense.dim() == 4 else dense
 
 
-def matching_logits(features: Tensor, text: Tensor, scale: float,
-                    bias: Tensor) -> Tensor:
+def prompt_similarity(features: Tensor, text: Tensor) -> Tuple[Tensor, Tensor]:
+    """Every feature against every category's text.
+
+    Args:
+        features: ``(B, L, D)``, normalised.
+        text: ``(P, C, D)``, normalised: P = 1, or P = 2 for a positive and a
+            negative prompt.
+
+    Returns:
+        ``(B, L, C)`` similarities with the positive prompt, and the same less
+        those with the negative one, if there is one.
+    """
+    positive = features @ text[0].float().T
+    if len(text) == 1:
+        return positive, positive
+    return positive, positive - features @ text[1].float().T
+
+
+def matching_logits(features: Tensor, text: Tensor, scale: float) -> Tensor:
     """One-to-one matching: category c's feature with category c's text.
 
     Args:
@@ -134,13 +170,12 @@ def matching_logits(features: Tensor, text: Tensor, scale: float,
         text: ``(P, C, D)``, normalised: P = 1, or P = 2 for a positive and a
             negative prompt, whose similarities are subtracted.
         scale: Logit scale.
-        bias: ``(C,)``.
 
     Returns:
-        ``(B, C)`` logits, fp32.
+        ``(B, C)`` logits, fp32, before any bias.
     """
     features = F.normalize(features.float(), dim=-1)
     similarity = torch.einsum('bcd,pcd->pbc', features, text.float())
     if len(text) == 2:
-        return scale * (similarity[0] - similarity[1]) + bias
-    return scale * similarity[0] + bias
+        return scale * (similarity[0] - similarity[1])
+    return scale * similarity[0]

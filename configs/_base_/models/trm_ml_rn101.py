@@ -30,6 +30,7 @@ model = dict(
         assume_negative=0.5,  # while no negative of a class is known
         contrast=dict(
             type='trm_ml_mm.MultimodalContrastiveLoss', loss_weight=0.1),
+        relations=10.,
         logit_scale=10.,
-        scores='query'),
+        scores='blend'),
 )

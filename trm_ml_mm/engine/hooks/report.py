@@ -181,7 +181,8 @@ class ReportHook(Hook):
         known = runner.train_dataloader.dataset.metainfo.get('known_labels')
         rows = [{k: None if v != v else v for k, v in row.items()}
                 for row in self.rows]
-        content = dict(known_labels=known, seed=runner.seed, rows=rows)
+        content = dict(known_labels=known, seed=runner.seed,
+                       validation=last_validation(runner), rows=rows)
         with replacing(Path(runner.work_dir, 'test_results.json')) as fresh:
             fresh.write_text(json.dumps(content, indent=1) + '\n')
 
@@ -203,6 +204,13 @@ class ReportHook(Hook):
 def short(metrics: Dict[str, float]) -> Dict[str, float]:
     """'multi-label/mAP' -> 'mAP'."""
     return {name.split('/')[-1]: value for name, value in metrics.items()}
+
+
+def last_validation(runner) -> Dict[str, float]:
+    """Metrics of the latest validation; empty, if there was none."""
+    scalars = runner.message_hub.log_scalars
+    return short({name: value.current() for name, value in scalars.items()
+                  if name.startswith('val/') and name.count('/') == 2})
 
 
 def progress(runner) -> Tuple[str, int]:

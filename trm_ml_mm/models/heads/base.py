@@ -1,9 +1,11 @@
-"""What all matching heads have in common: where features, text and labels
-come from, and how scores go out."""
-from typing import List, Optional, Tuple
+"""What all heads have in common: where features, text and labels come from,
+how logits are calibrated and supervised, and how scores go out."""
+from typing import Dict, List, Optional, Tuple
 
 import torch
+from mmengine.dist import all_reduce
 from mmpretrain.models.heads import MultiLabelClsHead
+from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
@@ -13,7 +15,8 @@ from ..text import PromptedTextEncoder
 
 
 class MatchingHead(MultiLabelClsHead):
-    """Base of the heads that match image features with text.
+    """Base of the heads that match image features with text, and of the rivals
+    they are compared with: a subclass gives ``forward``.
 
     On :class:`~trm_ml_mm.models.backbones.CLIPPromptBackbone` text travels in
     the features. On any other backbone the head needs ``text`` (a prompted
@@ -27,6 +30,13 @@ class MatchingHead(MultiLabelClsHead):
         text: Options of
             :class:`~trm_ml_mm.models.text.PromptedTextEncoder`.
         in_channels: Channels of another backbone's last feature map.
+        assume_negative: Weight of reading labels that are unknown, and got no
+            pseudo-label, as absent ("assume negative", Cole et al., arXiv
+            2106.09708): of a class without any known negative so far, as
+            with single positive labels, or tags. The first known negative
+            of a class ends it for that class. 0: never.
+        initial_logit: The mean first logit; the common bias that gives it is
+            measured on the first training batch, which needs no label.
         thr, topk: As in MMPretrain's ``MultiLabelClsHead``.
 
     Raises:
@@ -40,10 +50,13 @@ class MatchingHead(MultiLabelClsHead):
                  dim: Optional[int] = None,
                  text: Optional[dict] = None,
                  in_channels: Optional[int] = None,
+                 assume_negative: float = 0.,
+                 initial_logit: float = -2.3,
                  thr: Optional[float] = None,
                  topk: Optional[int] = None,
                  init_cfg: Optional[dict] = None):
-        super().__init__(loss=loss, thr=thr, topk=topk, init_cfg=init_cfg)
+        super().__init__(loss=MODELS.build(loss), thr=thr, topk=topk,
+                         init_cfg=init_cfg)
         self.num_classes = num_classes
         self.text = None
         if text is not None:
@@ -58,6 +71,14 @@ class MatchingHead(MultiLabelClsHead):
         self.projection = None
         if in_channels is not None:
             self.projection = nn.Linear(in_channels, dim)
+        self.assume_negative = assume_negative
+        self.initial_logit = initial_logit
+        self.bias = nn.Parameter(torch.zeros(num_classes))
+        self.register_buffer('common_bias', torch.zeros(()))
+        self.register_buffer('calibrated', torch.zeros((), dtype=torch.bool))
+        # How many labels of each class training saw: absent, present, unknown.
+        self.register_buffer('label_counts', torch.zeros(3, num_classes))
+        self._calibrated = False  # the buffer's value, without a device sync
 
     def _check_classes(self, names) -> None:
         if len(names) != self.num_classes:
@@ -106,6 +127,72 @@ class MatchingHead(MultiLabelClsHead):
                 row[sample.gt_label] = 1  # a repeated label counts once
                 rows.append(row)
         return torch.stack(rows)
+
+    def loss(self, feats: Tuple[Tensor],
+             data_samples: List[DataSample]) -> Dict[str, Tensor]:
+        """Every term of the loss under its own name."""
+        targets = self.targets(data_samples)
+        self.observe(targets)
+        logits = self(feats)
+        with torch.autocast(targets.device.type, enabled=False):
+            return self.supervision(logits, targets)
+
+    def supervision(self, logits: Tensor, targets: Tensor,
+                    settled: Optional[Tensor] = None) -> Dict[str, Tensor]:
+        """The loss over known labels and, where it is on, over labels that
+        are assumed absent.
+
+        Args:
+            logits: ``(B, C)``.
+            targets: ``(B, C)`` in {1, 0, -1}.
+            settled: The same with pseudo-labels; None: there are none.
+        """
+        losses = dict(loss_cls=self.loss_module(logits, targets))
+        if self.assume_negative:
+            settled = targets if settled is None else settled
+            negative_known = self.label_counts[0] > 0
+            absent = torch.where((settled == -1) & ~negative_known, 0., -1.)
+            losses['loss_assumed'] = self.assume_negative * self.loss_module(
+                logits, absent)
+        return losses
+
+    def biased(self, logits: Tensor) -> Tensor:
+        """Logits with the biases; the first training batch sets the common
+        one."""
+        self.calibrate(logits)
+        return logits + self.bias + self.common_bias
+
+    @torch.no_grad()
+    def calibrate(self, logits: Tensor) -> None:
+        """Set the common bias from the first batch of all ranks."""
+        if not self.training or self._calibrated:
+            return
+        mean = logits.detach().float().mean()
+        all_reduce(mean, 'mean')
+        self.common_bias.copy_(self.initial_logit - mean)
+        self.calibrated.fill_(True)
+        self._calibrated = True
+
+    @torch.no_grad()
+    def observe(self, targets: Tensor) -> None:
+        """Count the labels of a training batch, those of all ranks."""
+        counts = torch.stack([(targets == k).sum(0) for k in (0, 1, -1)])
+        counts = counts.to(self.label_counts)
+        all_reduce(counts)
+        self.label_counts += counts
+
+    def unknown_share(self) -> Tensor:
+        """Share of each class's labels that training did not know, ``(C,)``;
+        1 before any training."""
+        total = self.label_counts.sum(0)
+        return torch.where(total > 0, self.label_counts[2] / total.clamp(min=1),
+                           1.)
+
+    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
+        saved = state_dict.get(prefix + 'calibrated')
+        if saved is not None:
+            self._calibrated = bool(saved)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def _get_predictions(self, cls_score: Tensor,
                          data_samples: Optional[List[DataSample]]):

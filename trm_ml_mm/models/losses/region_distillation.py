@@ -42,8 +42,8 @@ def region_distillation_loss(student: Tensor,
 
 @MODELS.register_module()
 class RegionDistillationLoss(BaseModule):
-    """:func:`region_distillation_loss`, mean over images. It looks at no
-    label.
+    """:func:`region_distillation_loss`, mean over images, each weighted by
+    its share of unknown labels: where labels are, they teach.
 
     Args:
         temperature, per_class: See there.
@@ -59,8 +59,12 @@ class RegionDistillationLoss(BaseModule):
         self.per_class = per_class
         self.loss_weight = loss_weight
 
-    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+    def forward(self, student: Tensor, teacher: Tensor,
+                targets: Tensor) -> Tensor:
+        """Scalar loss of two levels' logits, both ``(B, C)``; of the targets
+        ``(B, C)`` in {1, 0, -1} it asks only which are unknown."""
         loss = region_distillation_loss(student, teacher, self.temperature,
                                         self.per_class)
+        loss = loss * (targets == -1).float().mean(1)
         return self.loss_weight * mean_over(
             loss.sum(), torch.tensor(float(len(loss)), device=loss.device))

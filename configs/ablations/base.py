@@ -1,0 +1,13 @@
+# The base that parts are added to: category regions, query level, known
+# labels only.
+_base_ = '../{{$TRM_ML_BASE:trm_ml_scenes}}.py'
+
+model = dict(
+    backbone=dict(text_residual=0.),
+    head=dict(
+        distillation=None,
+        prototypes=None,
+        pseudo_weight=0.,
+        contrast=None,
+        relations=0.,
+        scores='query'))

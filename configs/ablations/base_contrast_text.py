@@ -1,0 +1,14 @@
+# Base + contrast against text prototypes.
+_base_ = 'base.py'
+
+model = dict(
+    head=dict(
+        prototypes=dict(
+            _delete_=True,
+            type='trm_ml_mm.MultimodalPrototypes',
+            warmup_images=None),
+        contrast=dict(
+            _delete_=True,
+            type='trm_ml_mm.MultimodalContrastiveLoss',
+            modalities=['text'],
+            loss_weight=0.1)))

@@ -1,0 +1,11 @@
+# Base + pseudo-labels from text prototypes only.
+_base_ = 'base.py'
+
+model = dict(
+    head=dict(
+        pseudo_weight=1.,
+        prototypes=dict(
+            _delete_=True,
+            type='trm_ml_mm.MultimodalPrototypes',
+            warmup_images=None,
+            modalities=['text'])))

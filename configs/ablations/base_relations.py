@@ -1,0 +1,4 @@
+# Base + relations between categories.
+_base_ = 'base.py'
+
+model = dict(head=dict(relations=10.))

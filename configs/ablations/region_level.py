@@ -1,0 +1,4 @@
+# The region level alone: trained and predicted from.
+_base_ = 'base.py'
+
+model = dict(head=dict(train_level='region', scores='region'))

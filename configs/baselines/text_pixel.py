@@ -1,0 +1,15 @@
+# Rival: learned prompts against every place (DualCoOp's formula).
+# On other data: TRM_ML_BASE=trm_ml_coco python tools/train.py <this file>
+_base_ = '../{{$TRM_ML_BASE:trm_ml_scenes}}.py'
+
+model = dict(
+    backbone=dict(text_residual=0.),
+    head=dict(
+        _delete_=True,
+        type='trm_ml_mm.TextPixelHead',
+        num_classes={{_base_.model.head.num_classes}},
+        dim={{_base_.model.head.dim}},
+        loss={{_base_.model.head.loss}},
+        assume_negative={{_base_.model.head.assume_negative}},
+        logit_scale=20.),
+)

@@ -1,0 +1,81 @@
+"""Search a config's settings on the validation set:
+python tools/tune.py configs/baselines/text_pixel.py \
+    --search optim_wrapper.optimizer.lr=3e-4,1e-3 model.head.logit_scale=10,20 \
+    --known 0.1 single_positive --out work_dirs/tuning"""
+import argparse
+import itertools
+import statistics
+import sys
+from pathlib import Path
+
+from run_grid import setting
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(
+        description='Every combination of the listed values, in every label '
+        'setting; validation mAP of the last epoch. The test set has no part '
+        'in the table.')
+    parser.add_argument('config', help='config file')
+    parser.add_argument(
+        '--search', nargs='+', required=True,
+        help='key=value,value,...; the first value should be the default')
+    parser.add_argument('--known', nargs='+', type=setting, default=[0.1])
+    parser.add_argument('--seed', type=int, default=10)
+    parser.add_argument('--scene-set', type=int)
+    parser.add_argument('--features', help='as run_grid.py takes it')
+    parser.add_argument('--views', type=int, default=2)
+    parser.add_argument('--out', required=True, help='folder of all runs')
+    parser.add_argument('--processes', type=int)
+    parser.add_argument('--cfg-options', nargs='+', default=[])
+    return parser.parse_args()
+
+
+def main():
+    args = parse_args()
+    from mmengine.logging import MMLogger
+
+    from trm_ml_mm.engine.grid import (
+        cache_features,
+        markdown,
+        plan,
+        read_validation,
+        run_grid,
+        setting_name,
+    )
+    MMLogger.get_instance('grid')
+    searched = [entry.split('=', 1) for entry in args.search]
+    variants = [
+        tuple(f'{key}={value}' for (key, _), value in zip(searched, values))
+        for values in itertools.product(
+            *(values.split(',') for _, values in searched))
+    ]
+    jobs = [
+        job._replace(variant=variant) for variant in variants
+        for job in plan([args.config], args.known, [args.seed],
+                        [args.scene_set])
+    ]
+    if args.features:
+        cache_features(jobs, args.features, args.views, args.cfg_options)
+    run_grid(jobs, args.out, Path(__file__).with_name('train.py'),
+             args.processes, args.cfg_options, args.features)
+    found = {(job.variant, job.known): read_validation(job, args.out)
+             for job in jobs}
+    if None in found.values():
+        sys.exit('Some runs failed: see the messages above.')
+    ranked = sorted(variants, reverse=True, key=lambda v: statistics.fmean(
+        found[v, known] for known in args.known))
+    lines = [[Path(args.config).stem, *map(setting_name, args.known), 'mean']]
+    for variant in ranked:
+        values = [found[variant, known] for known in args.known]
+        lines.append([
+            ', '.join(o.rsplit('.', 1)[-1] for o in variant),
+            *(f'{v:.2f}' for v in [*values, statistics.fmean(values)])
+        ])
+    text = markdown(lines)
+    Path(args.out, f'{Path(args.config).stem}.md').write_text(text)
+    print(text)
+
+
+if __name__ == '__main__':
+    main()
