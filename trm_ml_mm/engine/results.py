@@ -1,0 +1,315 @@
+"""From the runs of tools/evidence.py to docs/results.md, results.json and
+pictures."""
+import csv
+import json
+import platform
+import statistics
+from datetime import date
+from pathlib import Path
+from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
+
+import mmengine
+import mmpretrain
+import open_clip
+import torch
+
+from trm_ml_mm.datasets.files import replacing
+
+from .grid import (
+    Job,
+    cell,
+    markdown,
+    mean_and_deviation,
+    read_row,
+    run_of,
+    setting_name,
+    table,
+)
+from .hooks.pseudo_labels import TABLE as PSEUDO_TABLE
+from .pictures import Curve, draw_curves, draw_gain, draw_saliency
+
+OURS, ORACLE, BASE = 'trm_ml', 'trm_ml_oracle', 'base'
+RIVALS = ('zero_shot_global', 'zero_shot_dense', 'linear_probe', 'text_image',
+          'text_pixel', 'query_decoder', 'query_decoder_text')
+ZERO_SHOT = {'zero-shot CLIP, global': 'zero_shot_global',
+             'zero-shot CLIP, dense': 'zero_shot_dense'}
+
+
+def method_of(job: Job) -> str:
+    """Name in tables: that of the config, shorter for the main one."""
+    if job.known == 'all':
+        return ORACLE
+    return OURS if job.method == 'trm_ml_scenes' else job.method
+
+
+def gather(jobs: Sequence[Job], out: Path) -> List[dict]:
+    """A row per method, setting and seed. Zero-shot scores and the oracle,
+    which knows all labels, do not depend on the setting: their figure stands
+    in every one."""
+    settings = list(dict.fromkeys(j.known for j in jobs if j.known != 'all'))
+    rows = []
+    for job in jobs:
+        row = read_row(job, out)
+        own = dict(method=method_of(job), known=job.known, seed=job.seed,
+                   scene_set=job.scene_set, split='test', mAP=row['mAP'],
+                   CF1=row['CF1'], OF1=row['OF1'])
+        if own['method'] == ORACLE:
+            rows += [dict(own, known=known) for known in settings]
+            content = json.loads(
+                (job.work_dir(out) / 'test_results.json').read_text())
+            for entry in content['rows']:
+                if entry['method'] in ZERO_SHOT:
+                    rows += [
+                        dict(method=ZERO_SHOT[entry['method']], known=known,
+                             seed=job.seed, scene_set=job.scene_set,
+                             split='test', mAP=entry['mAP'])
+                        for known in settings
+                    ]
+        else:
+            rows.append(own)
+    return rows
+
+
+class Results(NamedTuple):
+    """mAP by method, setting and run."""
+
+    of: Dict[Tuple[str, object], Dict[Tuple[int, int], float]]
+    settings: List[object]
+
+    @classmethod
+    def from_rows(cls, rows: Sequence[dict]) -> 'Results':
+        of: Dict = {}
+        for row in rows:
+            of.setdefault((row['method'], row['known']),
+                          {})[run_of(row)] = row['mAP']
+        settings = sorted({row['known'] for row in rows},
+                          key=lambda k: (isinstance(k, str), k))
+        return cls(of, settings)
+
+    def paired(self, method: str, other: str, known) -> Dict:
+        """Differences of runs that both methods have."""
+        a, b = self.of[method, known], self.of[other, known]
+        return {run: a[run] - b[run] for run in a if run in b}
+
+
+def margin_table(results: Results) -> List[List[str]]:
+    """How far the method is ahead of every rival, and the sum of the two
+    deviations that it should exceed."""
+    lines = [['TRM-ML less', *map(setting_name, results.settings)]]
+    for rival in RIVALS:
+        line = [rival]
+        for known in results.settings:
+            ours, d = mean_and_deviation(results.of[OURS, known])
+            theirs, e = mean_and_deviation(results.of[rival, known])
+            limit = '' if d is None else f' (deviations {d + (e or 0):.2f})'
+            line.append(f'{ours - theirs:+.2f}{limit}')
+        lines.append(line)
+    return lines
+
+
+def difference_table(results: Results, methods: Sequence[str],
+                     reference: str) -> List[List[str]]:
+    """Differences to a reference, run by run: mean and deviation."""
+    lines = [[f'less {reference}', *map(setting_name, results.settings)]]
+    for method in methods:
+        line = [method]
+        for known in results.settings:
+            values = list(results.paired(method, reference, known).values())
+            text = f'{statistics.fmean(values):+.2f}'
+            if len(values) > 1:
+                text += f' ± {statistics.stdev(values):.2f}'
+            line.append(text)
+        lines.append(line)
+    return lines
+
+
+def gap_table(results: Results) -> List[List[str]]:
+    """What part of the way from base to oracle the method goes."""
+    lines = [['', *map(setting_name, results.settings)]]
+    rows = dict(base=[], oracle=[], share=[])
+    for known in results.settings:
+        base, ours, oracle = (
+            statistics.fmean(results.of[m, known].values())
+            for m in (BASE, OURS, ORACLE))
+        rows['base'].append(f'{ours - base:+.2f}')
+        rows['oracle'].append(f'{ours - oracle:+.2f}')
+        rows['share'].append(f'{(ours - base) / (oracle - base):.0%}')
+    lines.append(['TRM-ML less base', *rows['base']])
+    lines.append(['TRM-ML less oracle', *rows['oracle']])
+    lines.append(['share of the gap closed', *rows['share']])
+    return lines
+
+
+QUALITY = ('positive_precision', 'positive_recall', 'negative_precision',
+           'negative_recall')
+
+
+def read_quality(job: Job, out: Path) -> Optional[List[dict]]:
+    """Pseudo-label quality of every epoch; None where none were made."""
+    path = job.work_dir(out) / PSEUDO_TABLE
+    if not path.is_file():
+        return None
+    with open(path, newline='') as file:
+        return [{k: float(v) for k, v in row.items()}
+                for row in csv.DictReader(file)]
+
+
+def quality_table(jobs: Sequence[Job], out: Path) -> List[List[str]]:
+    """Pseudo-labels of the last epoch against the hidden truth."""
+    lines = [['pseudo-labels', *(n.replace('_', ' ') for n in QUALITY)]]
+    for known in dict.fromkeys(job.known for job in jobs):
+        last = {
+            (job.scene_set, job.seed): read_quality(job, out)[-1]
+            for job in jobs if method_of(job) == OURS and job.known == known
+        }
+        if last:
+            lines.append([setting_name(known), *(
+                cell({run: 100 * row[name] for run, row in last.items()},
+                     len(last)) for name in QUALITY)])
+    return lines
+
+
+def read_classes(job: Job, out: Path) -> Dict[str, dict]:
+    """AP and positives of each class on the test set."""
+    path = sorted(job.work_dir(out).glob('*/per_class.csv'))[-1]
+    with open(path, newline='', encoding='utf-8') as file:
+        return {row['class']: row for row in csv.DictReader(file)}
+
+
+def draw_all(jobs: Sequence[Job], out: Path, results: Results,
+             folder: Path) -> List[Tuple[str, str]]:
+    """Draw every picture; (file, what it shows) of each."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shown = []
+
+    def save(name: str, text: str, draw: Callable[[Path], None]) -> None:
+        draw(folder / name)
+        shown.append((name, text))
+
+    shares = [k for k in results.settings if not isinstance(k, str)]
+    curves = []
+    for method in (OURS, *reversed(RIVALS), ORACLE):
+        points = [mean_and_deviation(results.of[method, k]) for k in shares]
+        curves.append(Curve(method, [100 * k for k in shares],
+                            [m for m, _ in points],
+                            [d or 0 for _, d in points]))
+    save('results_proportions.png',
+         'mAP on the test set against the share of known labels; bars are '
+         'one standard deviation over seeds.',
+         lambda p: draw_curves(curves, p, 'known labels (%)', 'mAP (%)'))
+    lowest = shares[0]
+    ours = [j for j in jobs if method_of(j) == OURS and j.known == lowest]
+    histories = [read_quality(job, out) for job in ours]
+    epochs = [row['epoch'] for row in histories[0] if row['epoch'] > 1]
+    curves = []
+    for name in QUALITY:
+        values = [[100 * h[int(e) - 1][name] for h in histories]
+                  for e in epochs]
+        curves.append(Curve(
+            name.replace('_', ' '), epochs,
+            [statistics.fmean(v) for v in values],
+            [statistics.stdev(v) if len(v) > 1 else 0. for v in values]))
+    save('results_pseudo_labels.png',
+         f'Pseudo-labels at {setting_name(lowest)} known against the hidden '
+         'truth, epoch by epoch.',
+         lambda p: draw_curves(curves, p, 'epoch', '%'))
+    gains = []
+    for job in ours:
+        own = read_classes(job, out)
+        rival = read_classes(next(
+            j for j in jobs if j.method == 'text_pixel' and j[2:] == job[2:]),
+            out)
+        gains += [(float(own[c]['positives']),
+                   float(own[c]['AP']) - float(rival[c]['AP'])) for c in own]
+    save('results_classes.png',
+         f'AP of each class, TRM-ML less text-pixel, at '
+         f'{setting_name(lowest)} known, against its number of test images; '
+         'every seed is a dot.',
+         lambda p: draw_gain(gains, p, 'test images with the class',
+                             'gain in AP (points)'))
+    pick = {m: next(j for j in jobs if j.method == m and j.known == lowest)
+            for m in ('text_pixel', 'trm_ml_scenes')}
+    save('results_saliency.png',
+         'Where one test scene is looked at: CLIP\'s attention pool (the '
+         'whole image, the same for every category), text-pixel matching, '
+         'text-region matching.',
+         lambda p: draw_saliency(pick['text_pixel'], pick['trm_ml_scenes'],
+                                 out, p))
+    return shown
+
+
+def write_report(jobs: Sequence[Job], out, docs, command: str) -> str:
+    """Write ``results.json``, ``results.md`` and the pictures.
+
+    Args:
+        jobs: All of them finished.
+        out: Folder of the runs.
+        docs: Folder of the report.
+        command: What made it, to stand in the report.
+
+    Returns:
+        The Markdown.
+    """
+    out, docs = Path(out), Path(docs)
+    rows = gather(jobs, out)
+    results = Results.from_rows(rows)
+    pictures = draw_all(jobs, out, results, docs / 'pictures')
+    with replacing(docs / 'results.json') as fresh:
+        fresh.write_text(
+            '[\n' + ',\n'.join(json.dumps(row) for row in rows) + '\n]\n')
+    methods = list(dict.fromkeys(row['method'] for row in rows))
+    ladder = [m for m in methods if m.startswith('base_') or
+              m == 'region_level']
+    others = [m for m in methods if m not in (OURS, ORACLE, BASE, *RIVALS,
+                                              *ladder)]
+    headline = [r for r in rows if r['method'] in (OURS, ORACLE, BASE, *RIVALS)]
+    order = [OURS, *reversed(RIVALS), BASE, ORACLE]
+    headline.sort(key=lambda r: order.index(r['method']))
+    seeds = len({r['seed'] for r in rows})
+    parts = [f'''# Results on the built-in set
+
+Written by `{command}` on {date.today()}: {len(jobs)} runs. Python \
+{platform.python_version()}, PyTorch {torch.__version__}, MMEngine \
+{mmengine.__version__}, MMPretrain {mmpretrain.__version__}, open_clip \
+{open_clip.__version__}. The rows are in results.json.
+
+mAP in percent on the test split (2,000 scenes), last epoch, after training on
+3,000 scenes from features of the frozen tower. A seed draws its own mask and
+initialisation, and seeds alternate between two scene sets; seed 0 is the
+published mask. Deviations are over seeds, within scene sets. Settings were
+chosen on validation scenes only ([tuning.md](tuning.md)).
+
+## The comparison
+
+{seeds} seed{'s' if seeds > 1 else ''}. `base` is text-region matching on known labels, no extra part;
+`trm_ml_oracle` is TRM-ML with all labels known.
+
+{markdown(table(headline))}
+How far TRM-ML is ahead:
+
+{markdown(margin_table(results))}
+From the base to the oracle:
+
+{markdown(gap_table(results))}''']
+    if ladder:
+        parts.append(f'''## What each part does
+
+Alone, on top of the base (differences run by run, mean and deviation of 3
+seeds):
+
+{markdown(difference_table(results, ladder, BASE))}
+Taken away from TRM-ML, or done otherwise:
+
+{markdown(difference_table(results, others, OURS))}''')
+    parts.append(f'''## Pseudo-labels
+
+Of TRM-ML in the last epoch, against the labels that were hidden (percent).
+
+{markdown(quality_table(jobs, out))}''')
+    parts.append('## Pictures\n')
+    parts += [f'{text}\n\n![{text}](pictures/{name})\n'
+              for name, text in pictures]
+    text = '\n'.join(parts)
+    with replacing(docs / 'results.md') as fresh:
+        fresh.write_text(text)
+    return text
