@@ -13,5 +13,5 @@ _base_ = [
 model = dict(
     # The small CLIP that ships with the package, at the scenes' size.
     backbone=dict(arch='mini', weights=None, image_size=96),
-    head=dict(dim=128, prototypes=dict(history=1024)),
+    head=dict(dim=128, prototypes=dict(history=512)),
 )

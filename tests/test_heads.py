@@ -77,24 +77,8 @@ def test_output_is_one_typed_structure():
     assert output.features.saliency.shape == (2, 30, 36)
     assert output.features.query.shape == (2, 30, 128)
     assert torch.equal(head.logits(output, 'query'), output.query_logits)
-
-
-def test_the_blend_leans_on_the_region_where_labels_are_unknown():
-    """Hand-computed: half the share of unknown labels, per class."""
-    head, backbone = scene_head()
-    output = head.match(backbone(torch.randn(4, 3, 96, 96)))
-    output = output._replace(region_logits=output.query_logits + 1)
-    torch.nn.init.zeros_(head.relations.weight)
-    share = head.logits(output, 'blend') - output.query_logits
-    assert torch.allclose(share, torch.full_like(share, .5))  # untrained
-    targets = torch.zeros(4, 30)
-    targets[:3, 0] = -1  # three of four unknown
-    targets[0, 1] = 1
-    head.train()
-    head.losses(output, targets)
-    share = head.logits(output, 'blend') - output.query_logits
-    assert torch.allclose(share[:, 0], torch.tensor(.375), atol=1e-6)
-    assert torch.allclose(share[:, 1:], torch.tensor(0.), atol=1e-6)
+    mean = (output.query_logits + output.region_logits) / 2
+    assert torch.equal(head.logits(output, 'mean'), mean)
 
 
 def test_relations_equal_a_loop_and_leave_the_probabilities_alone():
@@ -191,7 +175,7 @@ def test_absence_is_assumed_until_a_negative_of_the_class_is_known():
     targets = torch.full((4, 30), -1.)
     targets[0] = 1
     for known_negatives in (set(), {3}, {3}):
-        if known_negatives and not head.label_counts[0, 3]:
+        if known_negatives and not head.negative_known[3]:
             targets[1, 3] = 0  # seen once
         expected = torch.full((4, 30), -1.)
         for i in range(4):

@@ -3,7 +3,7 @@ _base_ = 'base.py'
 
 model = dict(
     head=dict(
-        pseudo_weight=1.,
+        pseudo_weight=2.,
         prototypes=dict(
             _delete_=True,
             type='trm_ml_mm.MultimodalPrototypes',

@@ -7,7 +7,7 @@ appear as distractors that share a look or a shape with a category. Which ones,
 how frequent each is (long-tailed) and which come together (six topics) are
 drawn from the number of the scene set.
 """
-from functools import cache
+from functools import cache, lru_cache
 from typing import List, NamedTuple, Tuple
 
 import numpy as np
@@ -90,6 +90,32 @@ def compose_scene(scene_set: int, split: str, index: int, size: int
     return rng, place_objects(rng, chosen, size)
 
 
+@lru_cache(maxsize=8)
+def scene_labels(scene_set: int, split: str, count: int,
+                 size: int) -> Tuple[Tuple[int, ...], ...]:
+    """Categories present in the first ``count`` scenes of a split. Kept, as
+    a run asks for them more than once."""
+    lookup = {
+        pair: c for c, pair in enumerate(make_world(scene_set).categories)
+    }
+    rows = []
+    for index in range(count):
+        _, objects = compose_scene(scene_set, split, index, size)
+        seen = visible_fractions([object_mask(o, size) for o in objects])
+        rows.append(tuple(sorted({
+            lookup[o.look, o.shape] for o, share in zip(objects, seen)
+            if share >= MIN_VISIBLE and (o.look, o.shape) in lookup
+        })))
+    return tuple(rows)
+
+
+def draw(scene: Tuple[int, str, int, int]) -> np.ndarray:
+    """The picture of (scene set, split, index, size), in BGR."""
+    *_, size = scene
+    rng, objects = compose_scene(*scene)
+    return render_scene(rng, objects, size)[..., ::-1]
+
+
 @DATASETS.register_module()
 class Scenes(MultiLabelDataset):
     """Rendered multi-object scenes with 30 named categories.
@@ -134,31 +160,19 @@ class Scenes(MultiLabelDataset):
             ann_file='', metainfo=dict(classes=world.names), **kwargs)
 
     def load_data_list(self) -> List[dict]:
-        lookup = {
-            pair: c
-            for c, pair in enumerate(make_world(self.scene_set).categories)
-        }
-        draw = self.in_memory and any(
-            isinstance(t, RenderScene) for t in self.pipeline.transforms)
-        data = []
-        for index in range(self.num_images):
-            rng, objects = compose_scene(self.scene_set, self.split, index,
-                                         self.size)
-            masks = [object_mask(o, self.size) for o in objects]
-            seen = visible_fractions(masks) >= MIN_VISIBLE
-            labels = {
-                lookup[o.look, o.shape]
-                for o, visible in zip(objects, seen)
-                if visible and (o.look, o.shape) in lookup
-            }
-            entry = dict(
+        where = self.scene_set, self.split
+        data = [
+            dict(
                 img_path=f'scenes/{self.scene_set}/{self.split}/{index}',
-                scene=(self.scene_set, self.split, index, self.size),
-                gt_label=sorted(labels))
-            if draw:
-                entry['img'] = render_scene(rng, objects, self.size,
-                                            masks=masks)[..., ::-1]
-            data.append(entry)
+                scene=(*where, index, self.size),
+                gt_label=list(labels))
+            for index, labels in enumerate(
+                scene_labels(*where, self.num_images, self.size))
+        ]
+        if self.in_memory and any(
+                isinstance(t, RenderScene) for t in self.pipeline.transforms):
+            for entry in data:
+                entry['img'] = draw(entry['scene'])
         return data
 
 
@@ -173,9 +187,7 @@ class RenderScene(BaseTransform):
 
     def transform(self, results: dict) -> dict:
         if 'img' not in results:
-            scene_set, split, index, size = results['scene']
-            rng, objects = compose_scene(scene_set, split, index, size)
-            results['img'] = render_scene(rng, objects, size)[..., ::-1]
+            results['img'] = draw(results['scene'])
         image = results['img'] = np.ascontiguousarray(results['img'])
         results['img_shape'] = results['ori_shape'] = image.shape[:2]
         return results

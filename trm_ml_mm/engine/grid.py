@@ -2,6 +2,7 @@
 import argparse
 import csv
 import fcntl
+import gc
 import hashlib
 import json
 import multiprocessing
@@ -229,6 +230,7 @@ def _run(job: Job, out: Path, train: str, options: Sequence[str],
          threads: int, gpu: Optional[str]) -> None:
     """What a forked process does: the training script's work."""
     import torch
+    gc.freeze()  # what was imported is not looked through again and again
     folder = job.work_dir(out)
     # Held by the run: should the grid be killed and started again, its new
     # run waits for the one that is still at work here.
@@ -258,6 +260,9 @@ def _tell(job: Job, out: Path, exitcode: int) -> None:
     if exitcode or not row:
         log = job.work_dir(out) / 'grid.log'
         print_log(f'{name}: FAILED, see {log}', logger='current')
+    elif job.variant:  # a search, which the test set must not guide
+        print_log(f'{name}, {", ".join(job.variant)}: validation mAP '
+                  f'{read_validation(job, out):.2f}', logger='current')
     else:
         figures = ', '.join(f'{k} {row[k]:.2f}' for k in METRICS if k in row)
         print_log(f'{name}: {figures}', logger='current')

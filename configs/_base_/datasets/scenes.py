@@ -29,7 +29,7 @@ train_dataloader = dict(
         dataset=dict(
             type='trm_ml_mm.Scenes',
             split='train',
-            num_images=3000,
+            num_images=2000,
             pipeline=train_pipeline)),
     sampler=dict(type='DefaultSampler', shuffle=True),
 )

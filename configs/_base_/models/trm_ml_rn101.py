@@ -21,16 +21,16 @@ model = dict(
             gamma_neg=2.,
             clip=0.05),
         distillation=dict(
-            type='trm_ml_mm.RegionDistillationLoss', loss_weight=0.3),
+            type='trm_ml_mm.RegionDistillationLoss', loss_weight=0.1),
         prototypes=dict(
             type='trm_ml_mm.MultimodalPrototypes',
             history=4096,
             warmup_images=None),  # one pass over the training set
-        pseudo_weight=1.,
+        pseudo_weight=2.,
         assume_negative=0.5,  # while no negative of a class is known
         contrast=dict(
             type='trm_ml_mm.MultimodalContrastiveLoss', loss_weight=0.1),
         relations=10.,
         logit_scale=10.,
-        scores='blend'),
+        scores='mean'),
 )

@@ -76,8 +76,8 @@ class MatchingHead(MultiLabelClsHead):
         self.bias = nn.Parameter(torch.zeros(num_classes))
         self.register_buffer('common_bias', torch.zeros(()))
         self.register_buffer('calibrated', torch.zeros((), dtype=torch.bool))
-        # How many labels of each class training saw: absent, present, unknown.
-        self.register_buffer('label_counts', torch.zeros(3, num_classes))
+        self.register_buffer('negative_known',
+                             torch.zeros(num_classes, dtype=torch.bool))
         self._calibrated = False  # the buffer's value, without a device sync
 
     def _check_classes(self, names) -> None:
@@ -132,7 +132,6 @@ class MatchingHead(MultiLabelClsHead):
              data_samples: List[DataSample]) -> Dict[str, Tensor]:
         """Every term of the loss under its own name."""
         targets = self.targets(data_samples)
-        self.observe(targets)
         logits = self(feats)
         with torch.autocast(targets.device.type, enabled=False):
             return self.supervision(logits, targets)
@@ -149,9 +148,10 @@ class MatchingHead(MultiLabelClsHead):
         """
         losses = dict(loss_cls=self.loss_module(logits, targets))
         if self.assume_negative:
+            self._remember_negatives(targets)
             settled = targets if settled is None else settled
-            negative_known = self.label_counts[0] > 0
-            absent = torch.where((settled == -1) & ~negative_known, 0., -1.)
+            absent = torch.where((settled == -1) & ~self.negative_known, 0.,
+                                 -1.)
             losses['loss_assumed'] = self.assume_negative * self.loss_module(
                 logits, absent)
         return losses
@@ -174,19 +174,11 @@ class MatchingHead(MultiLabelClsHead):
         self._calibrated = True
 
     @torch.no_grad()
-    def observe(self, targets: Tensor) -> None:
-        """Count the labels of a training batch, those of all ranks."""
-        counts = torch.stack([(targets == k).sum(0) for k in (0, 1, -1)])
-        counts = counts.to(self.label_counts)
-        all_reduce(counts)
-        self.label_counts += counts
-
-    def unknown_share(self) -> Tensor:
-        """Share of each class's labels that training did not know, ``(C,)``;
-        1 before any training."""
-        total = self.label_counts.sum(0)
-        return torch.where(total > 0, self.label_counts[2] / total.clamp(min=1),
-                           1.)
+    def _remember_negatives(self, targets: Tensor) -> None:
+        """Which classes had a known negative so far, on any rank."""
+        found = (targets == 0).any(0).float()
+        all_reduce(found, 'max')
+        self.negative_known |= found.bool()
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
         saved = state_dict.get(prefix + 'calibrated')

@@ -34,8 +34,7 @@ class TextRegionMatchingHead(MatchingHead):
                + assume_negative * L_cls(the rest, read as absent)
                + L_distillation + L_contrast
 
-    Levels: 'query'; 'region'; 'blend', their mean weighted by
-    :meth:`region_share`.
+    Levels of logits: 'query', 'region', or their 'mean'.
 
     Args:
         num_classes, dim, text, in_channels, assume_negative, initial_logit,
@@ -76,16 +75,16 @@ class TextRegionMatchingHead(MatchingHead):
                  logit_scale: float = 10.,
                  initial_logit: float = -2.3,
                  train_level: str = 'query',
-                 scores: str = 'blend',
+                 scores: str = 'mean',
                  thr: Optional[float] = None,
                  topk: Optional[int] = None,
                  init_cfg: Optional[dict] = None):
         super().__init__(num_classes, loss, dim, text, in_channels,
                          assume_negative, initial_logit, thr, topk, init_cfg)
         for level in (train_level, scores):
-            if level not in ('query', 'region', 'blend'):
+            if level not in ('query', 'region', 'mean'):
                 raise ValueError("train_level and scores are 'query', "
-                                 f"'region' or 'blend', got {level!r}.")
+                                 f"'region' or 'mean', got {level!r}.")
         if prototypes is None and (contrast is not None or pseudo_weight):
             raise ValueError('Pseudo-labels and contrast are made from '
                              'prototypes: give prototypes, or switch both '
@@ -123,17 +122,10 @@ class TextRegionMatchingHead(MatchingHead):
         with torch.autocast(feats[-1].device.type, enabled=False):
             return self.logits(output, self.score_level)
 
-    def region_share(self) -> Tensor:
-        """Weight of the region level in the blend, ``(C,)``: half the share
-        of unknown labels. Many labels make the query level good; with few it
-        strays, and the region, which CLIP's text holds, corrects it."""
-        return 0.5 * self.unknown_share()
-
     def logits(self, output: MatchingOutput, level: str) -> Tensor:
         """Logits of one level, with relations: ``(B, C)``."""
-        if level == 'blend':
-            logits = torch.lerp(output.query_logits, output.region_logits,
-                                self.region_share())
+        if level == 'mean':
+            logits = (output.query_logits + output.region_logits) / 2
         else:
             logits = getattr(output, f'{level}_logits')
         return self.relations(logits)
@@ -149,7 +141,6 @@ class TextRegionMatchingHead(MatchingHead):
     def losses(self, output: MatchingOutput,
                targets: Tensor) -> Dict[str, Tensor]:
         """The terms for labels ``(B, C)`` in {1, 0, -1}; see :meth:`loss`."""
-        self.observe(targets)
         logits = self.logits(output, self.train_level)
         losses, settled = {}, targets
         if self.region_loss is not None:

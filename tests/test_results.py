@@ -1,0 +1,109 @@
+"""The report: its figures by hand, and a whole small one."""
+import json
+import statistics
+
+import pytest
+import torch
+from sklearn.metrics import precision_score, recall_score
+from tests_support import ROOT
+
+from trm_ml_mm.engine.grid import cache_features, mean_and_deviation, run_grid
+from trm_ml_mm.engine.grid import plan as plan_jobs
+from trm_ml_mm.engine.hooks.pseudo_labels import pseudo_label_counts, quality
+from trm_ml_mm.engine.results import (
+    BASE,
+    ORACLE,
+    OURS,
+    RIVALS,
+    Results,
+    difference_table,
+    gap_table,
+    margin_table,
+    write_report,
+)
+
+
+def rows():
+    """Figures 10 m + 3 s + s^2 for method m and seed s."""
+    return [
+        dict(method=method, known=known, seed=seed, scene_set=seed % 2,
+             mAP=10. * m + 3 * seed + seed**2)
+        for m, method in enumerate([BASE, *RIVALS, OURS, ORACLE])
+        for known in (.1, 'single_positive') for seed in range(4)
+    ]
+
+
+def test_deviations_are_within_scene_sets():
+    values = {(0, 0): 1., (0, 2): 3., (1, 1): 11., (1, 3): 15.}
+    mean, deviation = mean_and_deviation(values)
+    assert mean == 7.5
+    expected = (statistics.variance([1, 3]) + statistics.variance([11, 15]))
+    assert deviation == pytest.approx((expected / 2)**.5)
+    assert mean_and_deviation({(0, 0): 1., (1, 1): 2.}) == (1.5, None)
+
+
+def test_margins_differences_and_gaps_by_hand():
+    results = Results.from_rows(rows())
+    lines = margin_table(results)
+    assert lines[0] == ['TRM-ML less', '10%', 'single positive']
+    # Within sets: 0, 10 and 4, 18.
+    deviation = ((statistics.variance([0, 10]) +
+                  statistics.variance([4, 18])) / 2)**.5
+    assert lines[1][:2] == ['zero_shot_global',
+                            f'+70.00 (deviations {2 * deviation:.2f})']
+    assert difference_table(results, [OURS], BASE)[1] == [
+        OURS, '+80.00 ± 0.00', '+80.00 ± 0.00']
+    assert gap_table(results)[3] == ['share of the gap closed', '89%', '89%']
+
+
+def test_differences_pair_the_runs_that_both_have():
+    some = [r for r in rows() if r['method'] != OURS or r['seed'] < 2]
+    for row in some:
+        if row['method'] == OURS:
+            row['mAP'] += row['seed']
+    line = difference_table(Results.from_rows(some), [OURS], BASE)[1]
+    assert line[1] == f'+80.50 ± {statistics.stdev([80, 81]):.2f}'
+
+
+def test_quality_equals_sklearn():
+    pseudo, truth = torch.randint(-1, 2, (2, 50, 6))
+    got = quality(pseudo_label_counts(pseudo, truth))
+    made = truth != -1
+    for name, value in (('positive', 1), ('negative', 0)):
+        guess, right = (pseudo == value)[made], (truth == value)[made]
+        assert got[f'{name}_precision'] == pytest.approx(
+            precision_score(right, guess))
+        assert got[f'{name}_recall'] == pytest.approx(
+            recall_score(right, guess))
+
+
+TINY = ['train_dataloader.dataset.dataset.num_images=64',
+        'val_dataloader.dataset.num_images=20',
+        'test_dataloader.dataset.num_images=120', 'train_cfg.max_epochs=2',
+        'train_cfg.val_interval=2',
+        'default_hooks.checkpoint.save_best=None']
+
+
+def test_a_small_grid_becomes_a_report(tmp_path):
+    configs = [str(ROOT / 'configs/trm_ml_scenes.py'), *(
+        str(ROOT / f'configs/baselines/{name}.py') for name in RIVALS[2:]),
+        *(str(ROOT / f'configs/ablations/{name}.py')
+          for name in ('base', 'base_pseudo', 'no_mean'))]
+    jobs = [*plan_jobs(configs, [.3, 'single_positive'], [0], [0]),
+            *plan_jobs(configs[:1], ['all'], [0], [0])]
+    cache_features(jobs, tmp_path / 'features', 1, TINY)
+    run_grid(jobs, tmp_path, ROOT / 'tools/train.py', None, TINY,
+             tmp_path / 'features')
+    text = write_report(jobs, tmp_path, tmp_path / 'docs', 'the command')
+    found = json.loads((tmp_path / 'docs/results.json').read_text())
+    assert {(r['method'], r['known']) for r in found} == {
+        (m, k) for m in (OURS, ORACLE, BASE, *RIVALS, 'base_pseudo',
+                         'no_mean') for k in (.3, 'single_positive')}
+    assert all(set(r) >= {'seed', 'scene_set', 'split', 'mAP'} for r in found)
+    assert 'Written by `the command`' in text and '| base_pseudo |' in text
+    pictures = sorted(p.name for p in (tmp_path / 'docs/pictures').iterdir())
+    assert [p for p in pictures if p in text] == pictures
+    assert len(pictures) == 4
+    # The quality of pseudo-labels stands beside the run.
+    lines = (jobs[0].work_dir(tmp_path) / 'pseudo_labels.csv').read_text()
+    assert len(lines.splitlines()) == 3

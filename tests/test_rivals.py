@@ -1,0 +1,150 @@
+"""What the method is compared with, against plain loops."""
+import os
+
+import pytest
+import torch
+import torch.nn.functional as F
+from mmpretrain.registry import MODELS
+from mmpretrain.structures import DataSample
+from tests_support import ROOT
+
+from trm_ml_mm.engine.launch import fill_classes, load_config
+from trm_ml_mm.models import CLIPFeatures
+
+LOSS = dict(type='trm_ml_mm.PartialAsymmetricLoss')
+BASELINES = sorted((ROOT / 'configs/baselines').glob('*.py'))
+ABLATIONS = sorted((ROOT / 'configs/ablations').glob('*.py'))
+
+
+def head(kind, **options):
+    return MODELS.build(dict(type=f'trm_ml_mm.{kind}', num_classes=4, dim=8,
+                             loss=LOSS, **options))
+
+
+def features(prompts=1, batch=3):
+    text = F.normalize(torch.randn(prompts, 4, 8), dim=-1)
+    return CLIPFeatures(text, F.normalize(torch.randn(4, 8), dim=-1),
+                        torch.randn(batch, 8), torch.randn(batch, 8, 2, 3))
+
+
+def cosine(a, b):
+    return F.cosine_similarity(a, b, dim=0).item()
+
+
+@pytest.mark.parametrize('prompts', [1, 2])
+def test_text_image_equals_a_loop(prompts):
+    feats = features(prompts)
+    got = head('TextImageHead', logit_scale=5.)(feats)
+    for b in range(3):
+        for c in range(4):
+            similar = [cosine(feats.pooled[b], feats.text[p, c])
+                       for p in range(prompts)]
+            expected = similar[0] - (similar[1] if prompts == 2 else 0)
+            assert got[b, c].item() == pytest.approx(5 * expected, abs=1e-5)
+
+
+@pytest.mark.parametrize('prompts', [1, 2])
+def test_text_pixel_equals_a_loop(prompts):
+    feats = features(prompts)
+    got = head('TextPixelHead', logit_scale=20.)(feats)
+    places = feats.dense.flatten(2)
+    for b in range(3):
+        for c in range(4):
+            positive = torch.tensor([
+                20 * cosine(places[b, :, n], feats.text[0, c])
+                for n in range(6)])
+            logits = positive
+            if prompts == 2:
+                logits = positive - torch.tensor([
+                    20 * cosine(places[b, :, n], feats.text[1, c])
+                    for n in range(6)])
+            expected = (positive.softmax(0) * logits).sum()
+            assert got[b, c].item() == pytest.approx(expected.item(),
+                                                     abs=1e-4)
+
+
+def test_a_linear_probe_is_linear_in_the_normalised_embedding():
+    probe, feats = head('LinearProbeHead', logit_scale=2.), features()
+    expected = 2 * F.normalize(feats.pooled, dim=-1) @ probe.output.weight.T
+    assert torch.allclose(probe(feats), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize('kind', ['TextImageHead', 'LinearProbeHead'])
+def test_the_whole_image_must_be_asked_for(kind):
+    with pytest.raises(ValueError, match='set pooled=True'):
+        head(kind)(features()._replace(pooled=None))
+
+
+def test_a_text_started_decoder_begins_as_clip_has_it():
+    """Its first logits are text-region matching with the anchor."""
+    decoder, feats = head('QueryDecoderHead', start='text',
+                          self_attention=2), features()
+    region = decoder.region(feats.dense, feats.anchor).region
+    expected = 10 * F.cosine_similarity(region, feats.anchor[None], dim=-1)
+    assert torch.allclose(decoder(feats), expected, atol=1e-5)
+
+
+def test_a_random_decoder_knows_nothing_of_the_text():
+    decoder, feats = head('QueryDecoderHead', start='random'), features()
+    other = feats._replace(text=-feats.text, anchor=-feats.anchor)
+    assert torch.equal(decoder(feats), decoder(other))
+
+
+def test_unknown_starts_are_refused():
+    with pytest.raises(ValueError, match="start is 'text' or 'random'"):
+        head('QueryDecoderHead', start='zero')
+
+
+@pytest.mark.parametrize('kind', [
+    'TextImageHead', 'TextPixelHead', 'QueryDecoderHead', 'LinearProbeHead'])
+def test_labels_are_supervised_as_in_our_head(kind):
+    """Known labels by the loss, and absence assumed until the first known
+    negative of a class."""
+    rival, feats = head(kind, assume_negative=.5), features()
+    targets = torch.tensor([[1., -1, 0, -1], [-1, -1, 1, 1], [-1, 0, -1, -1]])
+    samples = [DataSample().set_gt_score(row) for row in targets]
+    rival.train()
+    losses = rival.loss(feats, samples)
+    logits = rival(feats)
+    assert logits.mean().item() == pytest.approx(-2.3, abs=1e-4)
+    assert losses['loss_cls'].item() == pytest.approx(
+        rival.loss_module(logits, targets).item(), abs=1e-5)
+    absent = torch.full((3, 4), -1.)
+    absent[1:, 0] = 0  # classes 0 and 3 have no known negative
+    absent[0, 3] = absent[2, 3] = 0
+    assert losses['loss_assumed'].item() == pytest.approx(
+        .5 * rival.loss_module(logits, absent).item(), abs=1e-5)
+
+
+@pytest.mark.parametrize('path', [*BASELINES, *ABLATIONS],
+                         ids=lambda path: path.stem)
+def test_every_config_gives_losses_gradients_and_predictions(path):
+    cfg = load_config(str(path))
+    fill_classes(cfg)
+    if cfg.model.head.get('prototypes'):
+        cfg.model.head.prototypes.warmup_images = 2
+    model = MODELS.build(cfg.model)
+    images = torch.randn(4, 3, 96, 96)
+    samples = [DataSample().set_gt_score(torch.randint(-1, 2, (30, )).float())
+               for _ in range(4)]
+    model.train()
+    for _ in range(2):
+        losses = model(images, samples, mode='loss')
+        total, _ = model.parse_losses(losses)
+        total.backward()
+    assert any(p.grad.abs().sum() > 0 for p in model.parameters()
+               if p.grad is not None)
+    model.eval()
+    with torch.no_grad():
+        result = model(images, samples, mode='predict')
+    assert result[0].pred_score.shape == (30, )
+
+
+def test_rivals_move_to_other_data_by_one_variable(monkeypatch):
+    path = str(ROOT / 'configs/baselines/text_pixel.py')
+    assert load_config(path).model.head.num_classes == 'dataset'
+    monkeypatch.setitem(os.environ, 'TRM_ML_BASE', 'trm_ml_coco')
+    cfg = load_config(path)
+    assert cfg.model.head.num_classes == 80
+    assert cfg.model.head.dim == 512
+    assert cfg.train_dataloader.dataset.dataset.type.endswith('CocoMultiLabel')
