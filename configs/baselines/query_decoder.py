@@ -16,3 +16,4 @@ model = dict(
         region=dict(mlp_layers=2),
         logit_scale=10.),
 )
+optim_wrapper = dict(optimizer=dict(lr=3e-3))
