@@ -18,7 +18,7 @@ ABLATIONS = sorted((ROOT / 'configs/ablations').glob('*.py'))
 
 def head(kind, **options):
     return MODELS.build(dict(type=f'trm_ml_mm.{kind}', num_classes=4, dim=8,
-                             loss=LOSS, **options))
+                             loss=LOSS, **options)).eval()
 
 
 def features(prompts=1, batch=3):

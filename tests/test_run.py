@@ -198,7 +198,7 @@ def test_missing_files_and_gpus_are_named(small_run):
     {'model.head.contrast': None, 'model.head.pseudo_weight': 0,
      'model.head.prototypes': None, 'model.head.distillation': None},
     {'model.head.region_loss': dict(type='trm_ml_mm.PartialAsymmetricLoss')},
-    {'model.head.scores': 'mean'},
+    {'model.head.scores': 'query', 'model.head.relations': 0},
     {'train_dataloader.dataset.known': 'single_positive'},
     {'model.backbone.prompt.pair': True},
     {'model.backbone.prompt.learnable': False,

@@ -20,8 +20,8 @@ custom_hooks = [
     dict(type='trm_ml_mm.EpochSeedHook'),
     dict(type='trm_ml_mm.PartialLabelHook'),
     dict(type='trm_ml_mm.SkippedImagesHook'),
-    dict(type='trm_ml_mm.PseudoLabelQualityHook'),
     dict(type='trm_ml_mm.ReportHook', zero_shot=True),
+    dict(type='trm_ml_mm.PseudoLabelQualityHook'),
 ]
 
 env_cfg = dict(

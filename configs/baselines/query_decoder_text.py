@@ -17,4 +17,4 @@ model = dict(
         region=dict(num_heads=1, sharpness=40., mlp_layers=2),
         logit_scale=10.),
 )
-optim_wrapper = dict(optimizer=dict(lr=3e-4))
+optim_wrapper = dict(optimizer=dict(lr=1e-4))

@@ -11,5 +11,5 @@ model = dict(
         dim={{_base_.model.head.dim}},
         loss={{_base_.model.head.loss}},
         assume_negative={{_base_.model.head.assume_negative}},
-        logit_scale=10.),
+        logit_scale=5.),
 )

@@ -281,8 +281,8 @@ chosen on validation scenes only ([tuning.md](tuning.md)).
 
 ## The comparison
 
-{seeds} seed{'s' if seeds > 1 else ''}. `base` is text-region matching on known labels, no extra part;
-`trm_ml_oracle` is TRM-ML with all labels known.
+Seeds: {seeds}. `base` is text-region matching on known labels, without any
+extra part; `trm_ml_oracle` is TRM-ML with all labels known.
 
 {markdown(table(headline))}
 How far TRM-ML is ahead:

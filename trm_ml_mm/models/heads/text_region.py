@@ -3,7 +3,7 @@ from typing import Dict, List, NamedTuple, Optional, Tuple
 
 import torch
 from mmpretrain.structures import DataSample
-from torch import Tensor, nn
+from torch import Tensor
 
 from trm_ml_mm.registry import MODELS
 
