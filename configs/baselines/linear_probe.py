@@ -14,4 +14,4 @@ model = dict(
         assume_negative={{_base_.model.head.assume_negative}},
         logit_scale=10.),
 )
-optim_wrapper = dict(optimizer=dict(lr=1e-2))
+optim_wrapper = dict(optimizer=dict(lr=3e-2))
