@@ -4,12 +4,14 @@ import statistics
 
 import pytest
 import torch
+import torch.nn.functional as F
 from sklearn.metrics import precision_score, recall_score
 from tests_support import ROOT
 
 from trm_ml_mm.engine.grid import cache_features, mean_and_deviation, run_grid
 from trm_ml_mm.engine.grid import plan as plan_jobs
 from trm_ml_mm.engine.hooks.pseudo_labels import pseudo_label_counts, quality
+from trm_ml_mm.engine.pictures import pool_attention
 from trm_ml_mm.engine.results import (
     BASE,
     ORACLE,
@@ -21,6 +23,7 @@ from trm_ml_mm.engine.results import (
     margin_table,
     write_report,
 )
+from trm_ml_mm.models import load_clip
 
 
 def rows():
@@ -75,6 +78,23 @@ def test_quality_equals_sklearn():
             precision_score(right, guess))
         assert got[f'{name}_recall'] == pytest.approx(
             recall_score(right, guess))
+
+
+def test_pool_attention_is_what_clips_pool_does():
+    """PyTorch's own attention with the pool's projections."""
+    visual = load_clip('mini').model.visual
+    pool, trunk = visual.attnpool, torch.randn(2, 512, 6, 6)
+    x = trunk.flatten(2).permute(2, 0, 1)
+    x = torch.cat([x.mean(0, keepdim=True), x])
+    x = x + pool.positional_embedding[:, None]
+    _, expected = F.multi_head_attention_forward(
+        x[:1], x, x, x.shape[-1], pool.num_heads, None,
+        torch.cat([pool.q_proj.bias, pool.k_proj.bias, pool.v_proj.bias]),
+        None, None, False, 0., pool.c_proj.weight, pool.c_proj.bias,
+        use_separate_proj_weight=True, q_proj_weight=pool.q_proj.weight,
+        k_proj_weight=pool.k_proj.weight, v_proj_weight=pool.v_proj.weight)
+    assert torch.allclose(pool_attention(visual, trunk), expected[:, 0, 1:],
+                          atol=1e-6)
 
 
 TINY = ['train_dataloader.dataset.dataset.num_images=64',

@@ -88,7 +88,8 @@ class Results(NamedTuple):
 
     def paired(self, method: str, other: str, known) -> Dict:
         """Differences of runs that both methods have."""
-        a, b = self.of[method, known], self.of[other, known]
+        a = self.of.get((method, known), {})
+        b = self.of.get((other, known), {})
         return {run: a[run] - b[run] for run in a if run in b}
 
 
@@ -115,7 +116,7 @@ def difference_table(results: Results, methods: Sequence[str],
         line = [method]
         for known in results.settings:
             values = list(results.paired(method, reference, known).values())
-            text = f'{statistics.fmean(values):+.2f}'
+            text = f'{statistics.fmean(values):+.2f}' if values else '-'
             if len(values) > 1:
                 text += f' ± {statistics.stdev(values):.2f}'
             line.append(text)

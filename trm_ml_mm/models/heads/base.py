@@ -5,9 +5,10 @@ from typing import Dict, List, Optional, Tuple
 import torch
 from mmengine.dist import all_reduce
 from mmpretrain.models.heads import MultiLabelClsHead
-from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
+
+from trm_ml_mm.registry import MODELS
 
 from ..backbones import CLIPFeatures
 from ..region import as_places
