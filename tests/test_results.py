@@ -82,7 +82,7 @@ def test_quality_equals_sklearn():
 
 def test_pool_attention_is_what_clips_pool_does():
     """PyTorch's own attention with the pool's projections."""
-    visual = load_clip('mini').model.visual
+    visual = load_clip('mini', None).model.visual
     pool, trunk = visual.attnpool, torch.randn(2, 512, 6, 6)
     x = trunk.flatten(2).permute(2, 0, 1)
     x = torch.cat([x.mean(0, keepdim=True), x])

@@ -1,6 +1,6 @@
 """Pictures of results, drawn by Matplotlib."""
 from pathlib import Path
-from typing import NamedTuple, Sequence, Tuple
+from typing import NamedTuple, Optional, Sequence, Tuple
 
 import matplotlib
 import numpy as np
@@ -28,18 +28,26 @@ class Curve(NamedTuple):
     deviation: Sequence[float]
 
 
-def draw_curves(curves: Sequence[Curve], path: Path, x: str, y: str) -> None:
-    """Lines with error bars; a bold one for the first."""
-    figure, axes = plt.subplots(figsize=(WIDTH, 4.4))
+def draw_curves(curves: Sequence[Curve], path: Path, x: str, y: str,
+                zoom: Optional[float] = None) -> None:
+    """Lines with error bars; a bold one for the first. With ``zoom`` a second
+    panel shows what lies so close below the highest value."""
+    figure, panels = plt.subplots(
+        1, 1 if zoom is None else 2, squeeze=False,
+        figsize=(WIDTH if zoom is None else 1.5 * WIDTH, 4.2))
     markers = 'osv^D<>pXh*P'
-    for i, curve in enumerate(curves):
-        axes.errorbar(curve.x, curve.y, curve.deviation, label=curve.name,
-                      marker=markers[i % len(markers)], markersize=5,
-                      capsize=3, linewidth=2.5 if i == 0 else 1.2)
-    axes.set_xlabel(x)
-    axes.set_ylabel(y)
-    axes.set_xticks(curves[0].x)
-    axes.grid(alpha=0.3)
+    for axes in panels[0]:
+        for i, curve in enumerate(curves):
+            axes.errorbar(curve.x, curve.y, curve.deviation, label=curve.name,
+                          marker=markers[i % len(markers)], markersize=5,
+                          capsize=3, linewidth=2.5 if i == 0 else 1.2)
+        axes.set_xlabel(x)
+        axes.set_xticks(curves[0].x)
+        axes.grid(alpha=0.3)
+    panels[0, 0].set_ylabel(y)
+    if zoom is not None:
+        top = max(max(curve.y) for curve in curves)
+        axes.set_ylim(top - zoom, top + 0.1 * zoom)
     axes.legend(loc='center left', bbox_to_anchor=(1, 0.5), frameon=False,
                 fontsize=8)
     _save(figure, path)
@@ -51,7 +59,8 @@ def draw_gain(points: Sequence[Tuple[float, float]], path: Path, x: str,
     figure, axes = plt.subplots(figsize=(WIDTH, 3.6))
     axes.axhline(0, color='black', linewidth=0.8)
     axes.scatter(*zip(*points), s=14, alpha=0.7)
-    axes.set_xscale('log')
+    axes.set_xscale('log', base=2)
+    axes.xaxis.set_major_formatter('{x:g}')
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     axes.grid(alpha=0.3)
@@ -59,10 +68,7 @@ def draw_gain(points: Sequence[Tuple[float, float]], path: Path, x: str,
 
 
 def _save(figure, path: Path) -> None:
-    # Without the time and version of the drawing: a picture that did not
-    # change stays the same file.
-    figure.savefig(path, dpi=110, bbox_inches='tight',
-                   metadata={'Software': None})
+    figure.savefig(path, dpi=100, bbox_inches='tight')
     plt.close(figure)
 
 
@@ -132,17 +138,16 @@ def draw_saliency(pixel_job: Job, region_job: Job, out: Path,
         len(present), 4, figsize=(WIDTH, 1.95 * len(present)), squeeze=False)
     names = dataset.metainfo['classes']
     titles = ('the scene', 'whole image', 'text-pixel', 'text-region')
+    for ax, title in zip(axes[0], titles):
+        ax.set_title(title, fontsize=9)
     for row, c in zip(axes, present):
-        for ax, title, weights in zip(
-                row, titles, (None, whole, pixels[c], regions[c])):
+        for ax, weights in zip(row, (None, whole, pixels[c], regions[c])):
             ax.imshow(image)
             if weights is not None:
                 ax.imshow(_enlarged(weights.view(grid), image.shape[:2]),
                           cmap='inferno', alpha=0.65)
             ax.set_xticks([])
             ax.set_yticks([])
-            if row is axes[0]:
-                ax.set_title(title, fontsize=9)
         row[0].set_ylabel(names[c], fontsize=9)
     figure.tight_layout(pad=0.4)
     _save(figure, path)

@@ -26,6 +26,7 @@ from .grid import (
     table,
 )
 from .hooks.pseudo_labels import TABLE as PSEUDO_TABLE
+from .launch import load_config
 from .pictures import Curve, draw_curves, draw_gain, draw_saliency
 
 OURS, ORACLE, BASE = 'trm_ml', 'trm_ml_oracle', 'base'
@@ -197,7 +198,8 @@ def draw_all(jobs: Sequence[Job], out: Path, results: Results,
     save('results_proportions.png',
          'mAP on the test set against the share of known labels; bars are '
          'one standard deviation over seeds.',
-         lambda p: draw_curves(curves, p, 'known labels (%)', 'mAP (%)'))
+         lambda p: draw_curves(curves, p, 'known labels (%)', 'mAP (%)',
+                               zoom=8.))
     lowest = shares[0]
     ours = [j for j in jobs if method_of(j) == OURS and j.known == lowest]
     histories = [read_quality(job, out) for job in ours]
@@ -230,13 +232,20 @@ def draw_all(jobs: Sequence[Job], out: Path, results: Results,
                              'gain in AP (points)'))
     pick = {m: next(j for j in jobs if j.method == m and j.known == lowest)
             for m in ('text_pixel', 'trm_ml_scenes')}
-    save('results_saliency.png',
+    save('results_saliency.jpg',
          'Where one test scene is looked at: CLIP\'s attention pool (the '
          'whole image, the same for every category), text-pixel matching, '
          'text-region matching.',
          lambda p: draw_saliency(pick['text_pixel'], pick['trm_ml_scenes'],
                                  out, p))
     return shown
+
+
+def numbers_of_scenes(config: str) -> Dict[str, int]:
+    """Scenes in the training and the test set of a config."""
+    cfg = load_config(config)
+    return dict(train=cfg.train_dataloader.dataset.dataset.num_images,
+                test=cfg.test_dataloader.dataset.num_images)
 
 
 def write_report(jobs: Sequence[Job], out, docs, command: str) -> str:
@@ -267,6 +276,7 @@ def write_report(jobs: Sequence[Job], out, docs, command: str) -> str:
     order = [OURS, *reversed(RIVALS), BASE, ORACLE]
     headline.sort(key=lambda r: order.index(r['method']))
     seeds = len({r['seed'] for r in rows})
+    scenes = numbers_of_scenes(jobs[0].config)
     parts = [f'''# Results on the built-in set
 
 Written by `{command}` on {date.today()}: {len(jobs)} runs. Python \
@@ -274,11 +284,12 @@ Written by `{command}` on {date.today()}: {len(jobs)} runs. Python \
 {mmengine.__version__}, MMPretrain {mmpretrain.__version__}, open_clip \
 {open_clip.__version__}. The rows are in results.json.
 
-mAP in percent on the test split (2,000 scenes), last epoch, after training on
-3,000 scenes from features of the frozen tower. A seed draws its own mask and
-initialisation, and seeds alternate between two scene sets; seed 0 is the
-published mask. Deviations are over seeds, within scene sets. Settings were
-chosen on validation scenes only ([tuning.md](tuning.md)).
+mAP in percent on the test split ({scenes['test']:,} scenes), last epoch, after
+training on {scenes['train']:,} scenes, from features of the frozen tower. A
+seed draws its own mask and initialisation, and seeds alternate between two
+scene sets; seed 0 is the published mask. Deviations are over seeds, within
+scene sets. Settings were chosen on validation scenes only
+([tuning.md](tuning.md)).
 
 ## The comparison
 
