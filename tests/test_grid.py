@@ -11,7 +11,7 @@ import time
 import pytest
 from tests_support import ROOT
 
-from trm_ml_mm.engine.grid import plan, run_grid, save_tables, table
+from trm_ml_mm.engine.grid import Job, plan, run_grid, save_tables, table
 
 TINY = ['train_dataloader.dataset.dataset.num_images=48',
         'val_dataloader.dataset.num_images=20',
@@ -52,6 +52,15 @@ def test_a_missing_run_leaves_a_gap_and_no_average_of_it():
     assert lines[1][4] == '3.50 ± 2.83 (n=2)'  # seeds 0 and 2
     assert table([r for r in some if r['known'] != .5 or
                   r['method'] == 'rival'])[1][2] == '-'
+
+
+def test_variants_have_places_of_their_own():
+    job = Job('m', 'c', .1, 0, 1, ('a.b.weight=0.1', 'a.c=1'))
+    other = job._replace(variant=('a.b.weight=1.1', 'a.c=1'))
+    assert job.work_dir('o') != other.work_dir('o')
+    assert job.work_dir('o').parts[-3:] == ('weight=0.1', 'c=1', 'seed0')
+    assert job.options()['a.b.weight'] == '0.1'
+    assert job.options()['test_dataloader.dataset.scene_set'] == 1
 
 
 def test_tables_are_saved(tmp_path):

@@ -42,6 +42,7 @@ def main():
         read_validation,
         run_grid,
         setting_name,
+        short_option,
     )
     MMLogger.get_instance('grid')
     searched = [entry.split('=', 1) for entry in args.search]
@@ -69,7 +70,7 @@ def main():
     for variant in ranked:
         values = [found[variant, known] for known in args.known]
         lines.append([
-            ', '.join(o.rsplit('.', 1)[-1] for o in variant),
+            ', '.join(map(short_option, variant)),
             *(f'{v:.2f}' for v in [*values, statistics.fmean(values)])
         ])
     text = markdown(lines)

@@ -44,7 +44,7 @@ class Job(NamedTuple):
     def work_dir(self, out: Path) -> Path:
         setting = str(self.known).replace(os.sep, '_')
         inner = [] if self.scene_set is None else [f'scenes{self.scene_set}']
-        inner += [option.rsplit('.', 1)[-1] for option in self.variant]
+        inner += map(short_option, self.variant)
         return Path(out, self.method, setting, *inner, f'seed{self.seed}')
 
     def options(self) -> Dict[str, object]:
@@ -57,6 +57,12 @@ class Job(NamedTuple):
             **scene_options(self.scene_set),
             **dict(option.split('=', 1) for option in self.variant),
         }
+
+
+def short_option(option: str) -> str:
+    """'model.head.logit_scale=0.5' -> 'logit_scale=0.5'."""
+    key, value = option.split('=', 1)
+    return f'{key.rsplit(".", 1)[-1]}={value}'
 
 
 def scene_options(scene_set: Optional[int]) -> Dict[str, int]:
