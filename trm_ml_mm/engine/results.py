@@ -113,6 +113,9 @@ def difference_table(results: Results, methods: Sequence[str],
                      reference: str) -> List[List[str]]:
     """Differences to a reference, run by run: mean and deviation."""
     lines = [[f'less {reference}', *map(setting_name, results.settings)]]
+    most = max((len(results.paired(method, reference, known))
+                for method in methods for known in results.settings),
+               default=0)
     for method in methods:
         line = [method]
         for known in results.settings:
@@ -120,7 +123,8 @@ def difference_table(results: Results, methods: Sequence[str],
             text = f'{statistics.fmean(values):+.2f}' if values else '-'
             if len(values) > 1:
                 text += f' ± {statistics.stdev(values):.2f}'
-            line.append(text)
+            line.append(text if len(values) in (0, most) else
+                        f'{text} (n={len(values)})')
         lines.append(line)
     return lines
 
@@ -307,7 +311,7 @@ From the base to the oracle:
         parts.append(f'''## What each part does
 
 Alone, on top of the base (differences run by run, mean and deviation of 3
-seeds):
+seeds, or of n; "-": not run):
 
 {markdown(difference_table(results, ladder, BASE))}
 Taken away from TRM-ML, or done otherwise:
