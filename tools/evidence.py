@@ -7,8 +7,6 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / 'configs'
 SETTINGS = (0.1, 0.3, 0.5, 0.7, 0.9, 'single_positive')
-RIVALS = ('text_image', 'text_pixel', 'query_decoder', 'query_decoder_text',
-          'linear_probe')
 # Nothing of a run is looked at before its last epoch.
 OPTIONS = ['train_cfg.val_interval=10', 'default_hooks.checkpoint.interval=10',
            'default_hooks.checkpoint.save_best=None',
@@ -29,6 +27,10 @@ def parse_args():
         '--quick', action='store_true',
         help='rivals and the method at 10%%, 50%% and single positive, one '
         'seed: minutes; the report goes to the folder of the runs')
+    parser.add_argument(
+        '--report', action='store_true',
+        help='run nothing: report what is finished, ablations that are not '
+        'as "-"')
     parser.add_argument('--processes', type=int,
                         help='runs at a time (default: one per core or GPU)')
     return parser.parse_args()
@@ -38,8 +40,9 @@ def plan_all(quick):
     """Every job; a seed draws mask and initialisation, and seeds alternate
     between two scene sets."""
     from trm_ml_mm.engine.grid import plan
+    from trm_ml_mm.engine.results import TRAINED
     ours = CONFIGS / 'trm_ml_scenes.py'
-    main = [ours, *(CONFIGS / f'baselines/{name}.py' for name in RIVALS),
+    main = [ours, *(CONFIGS / f'baselines/{name}.py' for name in TRAINED),
             CONFIGS / 'ablations/base.py']
     ablations = [path for path in sorted(CONFIGS.glob('ablations/*.py'))
                  if path not in main]
@@ -56,6 +59,12 @@ def plan_all(quick):
     return jobs
 
 
+def is_ablation(job):
+    """Whether a run may be missing from a report."""
+    path = Path(job.config)
+    return path.parent.name == 'ablations' and path.stem != 'base'
+
+
 def main():
     args = parse_args()
     from mmengine.logging import MMLogger
@@ -64,17 +73,23 @@ def main():
     from trm_ml_mm.engine.results import write_report
     MMLogger.get_instance('grid')
     jobs = plan_all(args.quick)
-    features = Path(args.out, 'features')
-    cache_features(jobs, features, VIEWS, OPTIONS)
-    run_grid(jobs, args.out, Path(__file__).with_name('train.py'),
-             args.processes, OPTIONS, features)
+    if not args.report:
+        features = Path(args.out, 'features')
+        cache_features(jobs, features, VIEWS, OPTIONS)
+        run_grid(jobs, args.out, Path(__file__).with_name('train.py'),
+                 args.processes, OPTIONS, features)
     missing = [job for job in jobs if read_row(job, args.out) is None]
-    if missing:
-        sys.exit(f'{len(missing)} of {len(jobs)} runs failed: see the '
-                 'messages above, and give the same command again.')
+    needed = [job for job in missing
+              if not args.report or not is_ablation(job)]
+    if needed:
+        sys.exit(f'{len(needed)} of {len(jobs)} runs are missing or failed, '
+                 f'such as {needed[0].method} at {needed[0].known}: give the '
+                 'command without --report, again if need be.')
     docs = Path(args.out, 'docs') if args.quick else Path(args.docs)
-    command = f'python tools/evidence.py{" --quick" if args.quick else ""}'
-    print(write_report(jobs, args.out, docs, command))
+    flags = [f' --{name}' for name in ('quick', 'report')
+             if getattr(args, name)]
+    print(write_report([job for job in jobs if job not in missing], args.out,
+                       docs, f'python tools/evidence.py{"".join(flags)}'))
 
 
 if __name__ == '__main__':

@@ -1,14 +1,4 @@
 # Base + contrast against visual prototypes.
-_base_ = 'base.py'
+_base_ = 'base_contrast.py'
 
-model = dict(
-    head=dict(
-        prototypes=dict(
-            _delete_=True,
-            type='trm_ml_mm.MultimodalPrototypes',
-            warmup_images=None),
-        contrast=dict(
-            _delete_=True,
-            type='trm_ml_mm.MultimodalContrastiveLoss',
-            modalities=['visual'],
-            loss_weight=0.1)))
+model = dict(head=dict(contrast=dict(modalities=['visual'])))

@@ -1,11 +1,4 @@
 # Base + pseudo-labels from text prototypes only.
-_base_ = 'base.py'
+_base_ = 'base_pseudo.py'
 
-model = dict(
-    head=dict(
-        pseudo_weight=2.,
-        prototypes=dict(
-            _delete_=True,
-            type='trm_ml_mm.MultimodalPrototypes',
-            warmup_images=None,
-            modalities=['text'])))
+model = dict(head=dict(prototypes=dict(modalities=['text'])))

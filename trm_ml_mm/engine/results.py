@@ -30,10 +30,11 @@ from .launch import load_config
 from .pictures import Curve, draw_curves, draw_gain, draw_saliency
 
 OURS, ORACLE, BASE = 'trm_ml', 'trm_ml_oracle', 'base'
-RIVALS = ('zero_shot_global', 'zero_shot_dense', 'linear_probe', 'text_image',
-          'text_pixel', 'query_decoder', 'query_decoder_text')
 ZERO_SHOT = {'zero-shot CLIP, global': 'zero_shot_global',
              'zero-shot CLIP, dense': 'zero_shot_dense'}
+TRAINED = ('linear_probe', 'text_image', 'text_pixel', 'query_decoder',
+           'query_decoder_text')  # configs/baselines
+RIVALS = (*ZERO_SHOT.values(), *TRAINED)
 
 
 def method_of(job: Job) -> str:
@@ -256,7 +257,7 @@ def write_report(jobs: Sequence[Job], out, docs, command: str) -> str:
     """Write ``results.json``, ``results.md`` and the pictures.
 
     Args:
-        jobs: All of them finished.
+        jobs: Those that are finished.
         out: Folder of the runs.
         docs: Folder of the report.
         command: What made it, to stand in the report.
