@@ -24,28 +24,47 @@ def history_with_gaps():
     return history
 
 
-def test_thresholds_per_class_cut_the_surest_share_of_each():
-    history, prior = history_with_gaps(), torch.tensor([.2, .5, .001])
-    lower, upper = evidence_thresholds(history, prior, .5, .5, per_class=True)
+def test_negatives_are_the_least_evident_share_of_each_class():
+    history, prior = history_with_gaps(), torch.tensor([.2, .5, .998])
+    lower, _ = evidence_thresholds(history, history, prior, .5, .5)
     for c in range(3):
         values = history[:, c][~history[:, c].isnan()]
-        positives = int(len(values) * prior[c] * .5)
         negatives = int(len(values) * (1 - prior[c]) * .5)
-        assert (values >= upper[c]).sum() == positives
         assert (values <= lower[c]).sum() == negatives
-    assert upper[2].isnan()  # less than one positive expected: none
+    assert lower[2].isnan()  # less than one negative expected: none
 
 
-def test_thresholds_cut_positives_out_of_all_classes_together():
-    history, prior = history_with_gaps(), torch.tensor([.2, .5, .1])
-    history[:, 0] += 1  # the easy class gives more
-    _, upper = evidence_thresholds(history, prior, .6, .5)
-    expected = sum(
-        (~history[:, c].isnan()).sum() * prior[c] * .6 for c in range(3))
-    assert (history >= upper).sum() == int(expected)
-    assert (history[:, 0] >= upper).sum() > (~history[:, 0].isnan()).sum() * .2
-    none = evidence_thresholds(history, torch.zeros(3), .6, .5).upper
-    assert none.isnan()
+def test_positives_are_cut_where_a_share_of_known_positives_is_reached():
+    unknown, known = history_with_gaps(), history_with_gaps()
+    known[:, 0] += 1  # the easy class
+    _, upper = evidence_thresholds(unknown, known, torch.full((3,), .5), .6,
+                                   .5)
+    count = (~known.isnan()).sum()
+    assert (known >= upper).sum() == int(count * .6)
+    assert (known[:, 0] >= upper).sum() > (known[:, 1] >= upper).sum()
+    for none in (torch.full_like(known, float('nan')), known[:0]):
+        empty = torch.cat([none, torch.full((1, 3), float('nan'))])
+        assert evidence_thresholds(unknown, empty, torch.full((3,), .5), .6,
+                                   .5).upper.isnan()
+
+
+def test_positives_are_found_at_the_share_though_the_prior_is_not_known():
+    """Single positive labels: a third of the positives, no negative."""
+    memory = MultimodalPrototypes(4, 8, gain=0., warmup_images=0, history=512,
+                                  positive_share=.6)
+    found = present = 0
+    for step in range(40):
+        truth = (torch.rand(64, 4) < .4).float()
+        logits = 2 * truth + .3 * torch.randn(64, 4)
+        targets = torch.where((torch.rand(64, 4) < .3) & (truth == 1), 1., -1.)
+        pseudo = memory(*torch.randn(2, 64, 4, 8), torch.randn(4, 8), logits,
+                        targets)
+        if step > 10:
+            hidden = (targets == -1) & (truth == 1)
+            found += (pseudo[hidden] == 1).sum().item()
+            present += hidden.sum().item()
+            assert (truth[pseudo == 1] == 1).all()
+    assert found / present == pytest.approx(.6, abs=.05)
 
 
 def test_prototypes_are_added_to_the_matching_logit():

@@ -51,48 +51,42 @@ class Thresholds(NamedTuple):
     negative, between them unknown. NaN: never."""
 
     lower: Tensor  # (C,)
-    upper: Tensor  # scalar, or (C,)
+    upper: Tensor  # scalar
 
 
-def evidence_thresholds(history: Tensor, prior: Tensor, positive_share: float,
-                        negative_share: float,
-                        per_class: bool = False) -> Thresholds:
-    """Cut the surest share out of recent evidence.
+def evidence_thresholds(unknown: Tensor, positive: Tensor, prior: Tensor,
+                        positive_share: float,
+                        negative_share: float) -> Thresholds:
+    """Cut recent evidence where known positives and the prior say.
 
-    Of the unknown labels of class c a part ``prior[c]`` is expected to be
-    positive. Of all that are expected, in all classes together, the
-    ``positive_share`` with the most evidence become positive: easy classes
-    give more of them than hard ones. Negatives, of which there are many, are
-    cut per class. For example, with prior 0.2 everywhere and both shares 0.5,
-    the top 10% of all become positive, the bottom 40% of each class negative.
+    Positives: the evidence that ``positive_share`` of the known positives
+    reach, over all classes together, so that easy classes give more than hard
+    ones. Where labels are missing at random, that share of the unknown
+    positives reaches it too; no prior is needed, which single positive labels
+    do not give. Negatives, of which there are many: of the unknown labels of
+    class c a part ``1 - prior[c]`` is expected to be negative, and of those
+    the ``negative_share`` with the least evidence are.
 
     Args:
-        history: ``(K, C)`` evidence of unknown labels, NaN elsewhere.
+        unknown: ``(K, C)`` evidence of unknown labels, NaN elsewhere.
+        positive: ``(K, C)`` evidence of known positives, NaN elsewhere.
         prior: ``(C,)`` expected share of positives.
         positive_share, negative_share: In [0, 1].
-        per_class: Cut positives per class too.
     """
-    # One sort serves both cuts; NaNs go to the end.
-    ordered = history.sort(0).values
-    count = history.isfinite().sum(0)
-    nan = history.new_full((), float('nan'))
+    return Thresholds(
+        lower=_kth(unknown, (1 - prior) * negative_share),
+        # Negated, the largest come first.
+        upper=-_kth(-positive.flatten()[:, None], positive_share)[0])
 
-    def at(rank):  # the rank-th of every column
-        return ordered.gather(0, rank.clamp(0, len(history) - 1)[None])[0]
 
-    negatives = (count * (1 - prior) * negative_share).floor().long()
-    lower = torch.where(negatives > 0, at(negatives - 1), nan)
-    expected = count * prior * positive_share
-    if per_class:
-        positives = expected.floor().long()
-        return Thresholds(
-            lower, torch.where(positives > 0, at(count - positives), nan))
-    # Largest first, then as many as expected: no value is read by the host.
-    largest = history.nan_to_num(nan=-float('inf')).flatten().sort(
-        descending=True).values
-    positives = expected.sum().floor().long()
-    upper = largest.gather(0, (positives - 1).clamp(min=0)[None])[0]
-    return Thresholds(lower, torch.where(positives > 0, upper, nan))
+def _kth(values: Tensor, share) -> Tensor:
+    """In every column of ``(K, N)`` the value up to which a share lies,
+    ``(N,)``; NaN where that is less than one. NaNs do not count. The host
+    reads no value."""
+    ordered = values.sort(0).values  # NaNs go to the end
+    rank = (values.isfinite().sum(0) * share).floor().long()
+    found = ordered.gather(0, (rank - 1).clamp(min=0)[None])[0]
+    return torch.where(rank > 0, found, float('nan'))
 
 
 @MODELS.register_module()
@@ -117,8 +111,7 @@ class MultimodalPrototypes(BaseModule):
         inter_class: See :func:`prototype_evidence`.
         gain: Weight of the prototypes' evidence beside the matching logit;
             0: the logit alone decides.
-        positive_share, negative_share, per_class: See
-            :func:`evidence_thresholds`.
+        positive_share, negative_share: See :func:`evidence_thresholds`.
         history: K, how many recent images the thresholds are taken from.
         warmup_images: No pseudo-label until so many images were seen. None: as
             many as the training set has, which PartialLabelHook fills in.
@@ -138,7 +131,6 @@ class MultimodalPrototypes(BaseModule):
                  gain: float = 10.,
                  positive_share: float = 0.65,
                  negative_share: float = 0.75,
-                 per_class: bool = False,
                  history: int = 1024,
                  warmup_images: Optional[int] = None):
         super().__init__()
@@ -157,15 +149,15 @@ class MultimodalPrototypes(BaseModule):
         self.levels = tuple(levels)
         self.inter_class = inter_class
         self.gain = gain
-        self.per_class = per_class
         self.positive_share = positive_share
         self.negative_share = negative_share
         self.warmup_images = warmup_images
         self.register_buffer('visual', torch.zeros(num_classes, dim))
         self.register_buffer('seen', torch.zeros(2, num_classes))  # neg, pos
         self.register_buffer('images', torch.zeros(()))
-        self.register_buffer('history',
-                             torch.full((history, num_classes), float('nan')))
+        # Evidence of recent images, and their labels.
+        self.register_buffer(
+            'history', torch.full((2, history, num_classes), float('nan')))
 
     def prior(self) -> Tensor:
         """Estimated share of positives of each class, ``(C,)``.
@@ -220,16 +212,18 @@ class MultimodalPrototypes(BaseModule):
                 'images, or put PartialLabelHook into custom_hooks.')
         self._remember(query, targets)
         evidence = self.evidence(query, region, text, logits)
-        unknown = targets == -1
-        self._push(torch.where(unknown, evidence, float('nan')))
-        lower, upper = evidence_thresholds(self.history, self.prior(),
-                                           self.positive_share,
-                                           self.negative_share,
-                                           self.per_class)
-        ready = unknown & (self.images > self.warmup_images)
+        self._push(torch.stack([evidence, targets]))
+        recent, labels = self.history
+        nan = float('nan')
+        lower, upper = evidence_thresholds(
+            torch.where(labels == -1, recent, nan),
+            torch.where(labels == 1, recent, nan), self.prior(),
+            self.positive_share, self.negative_share)
+        ready = (targets == -1) & (self.images > self.warmup_images)
         pseudo = torch.full_like(targets, -1)
-        pseudo[ready & (evidence <= lower)] = 0
         pseudo[ready & (evidence >= upper)] = 1
+        # Where the cuts of a hard class cross, absent is the likelier.
+        pseudo[ready & (evidence <= lower)] = 0
         return pseudo
 
     def _remember(self, query: Tensor, targets: Tensor) -> None:
@@ -250,9 +244,9 @@ class MultimodalPrototypes(BaseModule):
         updated = momentum * self.visual + (1 - momentum) * mean
         self.visual.copy_(torch.where(present[:, None], updated, self.visual))
 
-    def _push(self, evidence: Tensor) -> None:
-        """First in, first out, all ranks' rows in the order of ranks."""
+    def _push(self, rows: Tensor) -> None:
+        """First in, first out, ``(2, B, C)`` of all ranks in their order."""
         if get_world_size() > 1:
-            evidence = torch.cat(all_gather(evidence.contiguous()))
-        rows = torch.cat([self.history, evidence])[-len(self.history):]
-        self.history.copy_(rows)
+            rows = torch.cat(all_gather(rows), 1)
+        kept = self.history.shape[1]
+        self.history.copy_(torch.cat([self.history, rows], 1)[:, -kept:])
