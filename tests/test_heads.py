@@ -150,7 +150,8 @@ def test_hidden_labels_never_touch_a_loss(term):
             region_loss=dict(type='trm_ml_mm.PartialAsymmetricLoss'),
             assume_negative=.1,
             prototypes=dict(type='trm_ml_mm.MultimodalPrototypes',
-                            warmup_images=0, history=64))
+                            warmup_images=0, history=64,
+                            positive_share=.2))
         torch.nn.init.normal_(head.region.mlp[-1].weight, std=.1)
         data = PartialLabelDataset(Tiny(labels), known=.3)
         targets = torch.tensor(
@@ -186,6 +187,21 @@ def test_absence_is_assumed_until_a_negative_of_the_class_is_known():
         assert got.item() == pytest.approx(
             head.loss_module(output.query_logits, expected).item(), abs=1e-6)
         targets[1, 3] = -1
+
+
+def test_distillation_counts_pseudo_labels_as_known():
+    head, backbone = scene_head(
+        prototypes=dict(type='trm_ml_mm.MultimodalPrototypes',
+                        warmup_images=0, history=64))
+    torch.nn.init.normal_(head.region.mlp[-1].weight, std=.1)
+    output = head.match(backbone(torch.randn(32, 3, 96, 96)))
+    targets = torch.randint(-1, 2, (32, 30)).float()
+    got = head.losses(output, targets)['loss_distillation']
+    settled = torch.where(targets == -1, head.pseudo_labels, targets)
+    assert (settled != targets).any()
+    levels = output.query_logits, output.region_logits
+    assert torch.equal(got, head.distillation(*levels, settled))
+    assert got < head.distillation(*levels, targets)
 
 
 @pytest.mark.parametrize('options,message', [

@@ -10,7 +10,7 @@ model = dict(
         num_classes={{_base_.model.head.num_classes}},
         dim={{_base_.model.head.dim}},
         loss={{_base_.model.head.loss}},
-        assume_negative={{_base_.model.head.assume_negative}},
+        assume_negative=0.2,
         start='random',
         self_attention=4,
         region=dict(mlp_layers=2),

@@ -146,9 +146,6 @@ class TextRegionMatchingHead(MatchingHead):
         if self.region_loss is not None:
             losses['loss_region'] = self.region_loss(output.region_logits,
                                                      targets)
-        if self.distillation is not None:
-            losses['loss_distillation'] = self.distillation(
-                output.query_logits, output.region_logits, targets)
         if self.prototypes is not None:
             text = output.text[0].detach()
             pseudo = self.pseudo_labels = self.prototypes(
@@ -166,6 +163,9 @@ class TextRegionMatchingHead(MatchingHead):
             unknown = (targets == -1).sum().clamp(min=1)
             losses['pseudo_positive'] = (pseudo == 1).sum() / unknown
             losses['pseudo_negative'] = (pseudo == 0).sum() / unknown
+        if self.distillation is not None:
+            losses['loss_distillation'] = self.distillation(
+                output.query_logits, output.region_logits, settled)
         return {**self.supervision(logits, targets, settled), **losses}
 
 

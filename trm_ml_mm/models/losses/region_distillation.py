@@ -43,7 +43,8 @@ def region_distillation_loss(student: Tensor,
 @MODELS.register_module()
 class RegionDistillationLoss(BaseModule):
     """:func:`region_distillation_loss`, mean over images, each weighted by
-    its share of unknown labels: where labels are, they teach.
+    its share of labels that are still unknown, pseudo-labels counted as
+    known: where labels are, they teach.
 
     Args:
         temperature, per_class: See there.
