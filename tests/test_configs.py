@@ -53,6 +53,28 @@ def test_every_data_set_has_both_protocols():
         assert f'configs/trm_ml_{name}.py' in CONFIGS
 
 
+def leaves(value, where=()):
+    if isinstance(value, dict):
+        return {k: v for key, inner in value.items()
+                for k, v in leaves(inner, (*where, key)).items()}
+    return {where: value}
+
+
+@pytest.mark.parametrize('path', [
+    c for c in CONFIGS if 'ablations/base_' in c])
+def test_a_part_on_the_base_is_the_methods_own(path):
+    """Whatever differs from the base is as in the method, but for the choice
+    of a modality."""
+    part, base, whole = (
+        leaves(load_config(str(ROOT / c)).model.to_dict()) for c in (
+            path, 'configs/ablations/base.py', 'configs/trm_ml_scenes.py'))
+    changed = {k for k in {*part, *base} if part.get(k) != base.get(k)}
+    assert changed
+    for key in changed:
+        if key in part and key[-1] != 'modalities':
+            assert part[key] == whole[key], key
+
+
 @pytest.mark.parametrize('path', CONFIGS)
 def test_config_builds_and_gives_a_loss(path, tmp_path, tiny_clip):
     plain = load_config(str(ROOT / path))

@@ -63,6 +63,30 @@ def test_variants_have_places_of_their_own():
     assert job.options()['test_dataloader.dataset.scene_set'] == 1
 
 
+def test_every_run_has_its_gpu_to_itself_and_no_fork(tmp_path, monkeypatch):
+    """CUDA does not survive a fork, and chooses its device at its first use."""
+    config, train = tmp_path / 'x.py', tmp_path / 'train.py'
+    config.write_text(TINY_CONFIG)
+    train.write_text(textwrap.dedent('''
+        import os, sys, time
+        from multiprocessing import get_start_method, process
+        from pathlib import Path
+        import torch
+        time.sleep(2)  # so that the two are at work together
+        folder = Path(sys.argv[sys.argv.index('--work-dir') + 1])
+        (folder / 'seen').write_text(' '.join([
+            os.environ['CUDA_VISIBLE_DEVICES'],
+            str(torch.cuda._is_in_bad_fork()), get_start_method()]))
+    '''))
+    monkeypatch.setattr('trm_ml_mm.engine.grid._gpus', lambda: ['5', 'MIG-7'])
+    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '5,MIG-7')
+    jobs = plan([str(config)], [.3, .5], [0])
+    run_grid(jobs, tmp_path / 'o', train)
+    assert {(job.work_dir(tmp_path / 'o') / 'seen').read_text()
+            for job in jobs} == {'5 False spawn', 'MIG-7 False spawn'}
+    assert os.environ['CUDA_VISIBLE_DEVICES'] == '5,MIG-7'
+
+
 def test_tables_are_saved(tmp_path):
     text = save_tables(rows(), tmp_path)
     assert '| ours | 1.67 ± 2.08 |' in text
@@ -92,6 +116,9 @@ def test_places_are_not_mixed_up(tmp_path):
     run(['a=1'], path=tmp_path / 'b/x.py')  # the same config elsewhere
     with pytest.raises(ValueError, match='override what the grid varies'):
         run(['train_dataloader.dataset.known=.9'])
+    with pytest.raises(ValueError, match='without cached features'):
+        run_grid(plan([str(config)], [.1], [0]), out, true, 1, ['a=1'],
+                 tmp_path)
     config.write_text(TINY_CONFIG + 'epochs = 3')
     with pytest.raises(ValueError, match='another state of its config'):
         run(['a=1'])
@@ -112,13 +139,22 @@ def test_rows_of_earlier_calls_stay_in_the_table(tmp_path):
         row.update({} if known == .5 else dict(mAP=100 * known))
         Path(sys.argv[sys.argv.index('--work-dir') + 1],
              'test_results.json').write_text(
-            json.dumps(dict(known_labels=None, rows=[row])))
+            json.dumps(dict(known_labels=None, rows=[row],
+                            validation=dict(mAP=1.))))
     '''))
     first = run_grid(plan([str(config)], [.3], [0]), tmp_path / 'o', train)
     second = run_grid(plan([str(config)], [.5], [0]), tmp_path / 'o', train)
     assert [row['known'] for row in first] == [.3]
     assert [row['known'] for row in second] == [.5, .3]
     assert second[1]['mAP'] == 30 and 'mAP' not in second[0]
+    # A search in the same place adds no rows to its method.
+    search = [job._replace(variant=('lr=1', ))
+              for job in plan([str(config)], [.5], [1])]
+    for job in search:
+        job.work_dir(tmp_path / 'o').mkdir(parents=True)
+    assert len(run_grid(search, tmp_path / 'o', train)) == 3
+    again = run_grid(plan([str(config)], [.5], [0]), tmp_path / 'o', train)
+    assert again == second
 
 
 def grid(out):

@@ -169,24 +169,40 @@ def test_hidden_labels_never_touch_a_loss(term):
         assert torch.equal(a, b)
 
 
-def test_absence_is_assumed_until_a_negative_of_the_class_is_known():
+def test_absence_is_assumed_where_negatives_are_not_labelled():
     head, backbone = scene_head(assume_negative=1., prototypes=None,
                                 contrast=None, pseudo_weight=0)
     output = head.match(backbone(torch.randn(4, 3, 96, 96)))
     targets = torch.full((4, 30), -1.)
     targets[0] = 1
-    for known_negatives in (set(), {3}, {3}):
-        if known_negatives and not head.negative_known[3]:
+    for labelled in (set(), {3}, {3}):
+        if labelled and not head.seen[0, 3]:
             targets[1, 3] = 0  # seen once
-        expected = torch.full((4, 30), -1.)
+        total = 0
         for i in range(4):
             for c in range(30):
-                if targets[i, c] == -1 and c not in known_negatives:
-                    expected[i, c] = 0
+                if targets[i, c] == -1 and c not in labelled:
+                    absent = torch.full((4, 30), -1.)
+                    absent[i, c] = 0
+                    total += head.loss_module(output.query_logits, absent)
         got = head.losses(output, targets)['loss_assumed']
-        assert got.item() == pytest.approx(
-            head.loss_module(output.query_logits, expected).item(), abs=1e-6)
+        # Each alone is a mean over one label; here one of 120.
+        assert got.item() == pytest.approx(total.item() / 120, rel=1e-5)
         targets[1, 3] = -1
+
+
+def test_an_assumed_label_weighs_as_much_as_a_known_one():
+    """However few are assumed: one class of 30 without negatives."""
+    head, backbone = scene_head(assume_negative=1., prototypes=None,
+                                contrast=None, pseudo_weight=0)
+    targets = torch.zeros(4, 30)
+    targets[:, 7] = -1
+    logits = torch.zeros(4, 30, requires_grad=True)
+    losses = head.supervision(logits, targets)
+    known, = torch.autograd.grad(losses['loss_cls'], logits)
+    assumed, = torch.autograd.grad(losses['loss_assumed'], logits)
+    assert assumed[0, 7].item() == pytest.approx(known[0, 6].item(), rel=.05)
+    assert (assumed[:, :7] == 0).all()
 
 
 def test_distillation_counts_pseudo_labels_as_known():

@@ -106,6 +106,20 @@ def test_prior_is_the_share_of_known_positives():
     assert memory.prior().tolist() == [.25, .5, 0]
 
 
+def test_a_stray_negative_does_not_turn_tags_into_labels():
+    memory = MultimodalPrototypes(2, 4, warmup_images=0)
+    targets = torch.full((100, 2), -1.)
+    targets[:20] = 1
+    targets[20, 0] = 0
+    memory._remember(torch.randn(100, 2, 4), targets)
+    assert memory.prior().tolist() == pytest.approx([.2, .2])
+    targets[20:22, 0] = 0  # with the one before, three to forty
+    memory._remember(torch.randn(100, 2, 4), targets)
+    assert memory.prior()[0] == pytest.approx(.2)
+    memory._remember(torch.randn(100, 2, 4), targets.clamp(max=0))
+    assert memory.prior()[0] == pytest.approx(40 / (40 + 25))
+
+
 def test_known_labels_are_never_overwritten():
     memory = MultimodalPrototypes(5, 8, warmup_images=0, history=64,
                                   positive_share=1., negative_share=1.)

@@ -318,6 +318,20 @@ def test_the_mask_is_kept_in_the_work_dir(small_run, tmp_path):
         small_run(resume='auto').train()
 
 
+def test_a_run_killed_before_its_last_validation_makes_up_for_it(
+        small_run, tmp_path):
+    """The last checkpoint is written before its validation."""
+    def results(name):
+        path = tmp_path / name / 'test_results.json'
+        return json.loads(path.read_text())['validation']
+
+    small_run(work_dir='straight').train()
+    small_run(work_dir='killed',
+              resume=str(tmp_path / 'straight/epoch_2.pth')).train()
+    assert results('killed') == results('straight')
+    assert results('killed')['mAP'] > 0
+
+
 def test_last_and_best_epoch_are_both_reported(small_run, tmp_path):
     """The best checkpoint is evaluated, and the last one stands again."""
     runner = small_run({'custom_hooks.4.zero_shot': False, **VAL_IS_TEST})

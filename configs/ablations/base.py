@@ -6,7 +6,6 @@ model = dict(
     backbone=dict(text_residual=0.),
     head=dict(
         distillation=None,
-        prototypes=None,
         pseudo_weight=0.,
         contrast=None,
         relations=0.,

@@ -3,10 +3,6 @@ _base_ = 'base.py'
 
 model = dict(
     head=dict(
-        prototypes=dict(
-            _delete_=True,
-            type='trm_ml_mm.MultimodalPrototypes',
-            warmup_images=None),
         contrast=dict(
             _delete_=True,
             type='trm_ml_mm.MultimodalContrastiveLoss',

@@ -1,10 +1,4 @@
 # Base + pseudo-labels from visual and text prototypes.
 _base_ = 'base.py'
 
-model = dict(
-    head=dict(
-        pseudo_weight=2.,
-        prototypes=dict(
-            _delete_=True,
-            type='trm_ml_mm.MultimodalPrototypes',
-            warmup_images=None)))
+model = dict(head=dict(pseudo_weight=2.))

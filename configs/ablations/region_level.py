@@ -2,3 +2,4 @@
 _base_ = 'base.py'
 
 model = dict(head=dict(train_level='region', scores='region'))
+find_unused_parameters = True  # of the query level, under several ranks

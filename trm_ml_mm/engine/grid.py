@@ -10,6 +10,7 @@ import os
 import runpy
 import statistics
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
@@ -23,7 +24,8 @@ from .caching import CacheFiller, build_tower, parts_to_cache
 from .launch import load_config
 
 METRICS = ('mAP', 'mAP_voc12', 'CF1', 'OF1')
-# Imported once, for all runs: each is forked from a process that has them.
+# Imported once, for all runs: without GPUs each is forked from a process that
+# has them.
 PRELOAD = ['trm_ml_mm.engine.launch', 'mmpretrain.models',
            'mmpretrain.datasets', 'mmengine.runner', 'mmengine.visualization']
 SCENE_SETS = ('train_dataloader.dataset.dataset.scene_set',
@@ -168,7 +170,7 @@ def run_grid(jobs: Sequence[Job],
         if option.split('=')[0] in jobs[0].options():
             raise ValueError(f'{option} would override what the grid varies: '
                              'use --known and --seeds.')
-    claims = [_claim(job, Path(out), options) for job in jobs]
+    claims = [_claim(job, Path(out), options, features) for job in jobs]
     for path, content in claims:
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -182,8 +184,11 @@ def run_grid(jobs: Sequence[Job],
     slots = list(range(processes))
 
     todo = [job for job in jobs if not read_row(job, out)]
-    context = multiprocessing.get_context('forkserver')
-    context.set_forkserver_preload(PRELOAD)
+    # CUDA does not survive a fork, and imports alone begin to use it.
+    context = multiprocessing.get_context('spawn' if gpus else 'forkserver')
+    if not gpus:
+        context.set_forkserver_preload(PRELOAD)
+    starting = threading.Lock()
 
     def work(job: Job) -> None:
         own = list(options)
@@ -191,17 +196,25 @@ def run_grid(jobs: Sequence[Job],
             own.append(f'feature_cache={features_of(features, job.scene_set)}')
         slot = slots.pop()
         try:
-            gpu = gpus[slot % len(gpus)] if gpus else None
             run = context.Process(target=_run, args=(
-                job, Path(out), str(train), own, threads, gpu))
-            run.start()
+                job, Path(out), str(train), own, threads))
+            with starting:  # a process is born with what stands there
+                if gpus:
+                    os.environ['CUDA_VISIBLE_DEVICES'] = gpus[slot % len(gpus)]
+                run.start()
             run.join()
         finally:
             slots.append(slot)
         _tell(job, Path(out), run.exitcode)
 
-    with ThreadPoolExecutor(processes) as pool:
-        list(pool.map(work, todo))
+    visible = os.environ.get('CUDA_VISIBLE_DEVICES')
+    try:
+        with ThreadPoolExecutor(processes) as pool:
+            list(pool.map(work, todo))
+    finally:
+        os.environ.pop('CUDA_VISIBLE_DEVICES', None)
+        if visible is not None:
+            os.environ['CUDA_VISIBLE_DEVICES'] = visible
     return all_rows(jobs, out)
 
 
@@ -213,7 +226,8 @@ def _gpus() -> List[str]:
     return [str(i) for i in range(torch.cuda.device_count())]
 
 
-def _claim(job: Job, out: Path, options: Sequence[str]) -> Tuple[Path, str]:
+def _claim(job: Job, out: Path, options: Sequence[str],
+           features: Optional[Union[str, Path]]) -> Tuple[Path, str]:
     """The note that says what is run in a work dir; refuse another's place.
 
     The config counts by its content, wherever it lies.
@@ -221,20 +235,22 @@ def _claim(job: Job, out: Path, options: Sequence[str]) -> Tuple[Path, str]:
     content = hashlib.sha256(
         Config.fromfile(job.config).pretty_text.encode()).hexdigest()[:16]
     own = dict(job._asdict(), variant=list(job.variant),
-               options=list(options), content=content)
+               options=list(options), content=content,
+               features=features is not None)
     path = job.work_dir(out) / 'grid_job.json'
     if path.is_file():
         old = json.loads(path.read_text())
         if dict(old, config='') != dict(own, config=''):
             raise ValueError(
-                f'{path.parent} holds a run with other options, or of another '
-                f'state of its config (see {path.name}): take another --out.')
+                f'{path.parent} holds a run with other options, with or '
+                'without cached features, or of another state of its '
+                f'config (see {path.name}): take another --out.')
     return path, json.dumps(own, indent=1)
 
 
 def _run(job: Job, out: Path, train: str, options: Sequence[str],
-         threads: int, gpu: Optional[str]) -> None:
-    """What a forked process does: the training script's work."""
+         threads: int) -> None:
+    """What a run's process does: the training script's work."""
     import torch
     gc.freeze()  # what was imported is not looked through again and again
     folder = job.work_dir(out)
@@ -249,8 +265,6 @@ def _run(job: Job, out: Path, train: str, options: Sequence[str],
         os.dup2(log.fileno(), stream)
     os.environ['OMP_NUM_THREADS'] = str(threads)
     torch.set_num_threads(threads)
-    if gpu is not None:
-        os.environ['CUDA_VISIBLE_DEVICES'] = gpu
     sys.argv = [
         train, job.config, '--work-dir', str(folder), '--resume',
         '--cfg-options', *(f'{k}={v}' for k, v in job.options().items()),
@@ -304,14 +318,16 @@ def read_validation(job: Job, out: Union[str, Path]) -> Optional[float]:
 
 
 def all_rows(jobs: Sequence[Job], out: Union[str, Path]) -> List[dict]:
-    """Rows of these jobs, then of all others that were run in ``out``."""
+    """Rows of these jobs, then of all others that were run in ``out``, except
+    variants of a search, which are no rows of their method."""
     found = []
     for path in sorted(Path(out).rglob('grid_job.json')):
         content = json.loads(path.read_text())
         content['variant'] = tuple(content['variant'])
         found.append(Job(*(content[name] for name in Job._fields)))
     asked = {job._replace(config='') for job in jobs}
-    others = [job for job in found if job._replace(config='') not in asked]
+    others = [job for job in found if not job.variant
+              and job._replace(config='') not in asked]
     rows = (read_row(job, out) for job in [*jobs, *others])
     return [row for row in rows if row]
 

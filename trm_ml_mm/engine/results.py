@@ -112,20 +112,21 @@ def margin_table(results: Results) -> List[List[str]]:
 
 def difference_table(results: Results, methods: Sequence[str],
                      reference: str) -> List[List[str]]:
-    """Differences to a reference, run by run: mean and deviation."""
+    """Differences to a reference, run by run; deviations are over seeds,
+    within scene sets, as everywhere."""
     lines = [[f'less {reference}', *map(setting_name, results.settings)]]
-    most = max((len(results.paired(method, reference, known))
-                for method in methods for known in results.settings),
-               default=0)
     for method in methods:
         line = [method]
         for known in results.settings:
-            values = list(results.paired(method, reference, known).values())
-            text = f'{statistics.fmean(values):+.2f}' if values else '-'
-            if len(values) > 1:
-                text += f' ± {statistics.stdev(values):.2f}'
-            line.append(text if len(values) in (0, most) else
-                        f'{text} (n={len(values)})')
+            values = results.paired(method, reference, known)
+            if not values:
+                line.append('-')
+                continue
+            mean, deviation = mean_and_deviation(values)
+            text = f'{mean:+.2f}'
+            if deviation is not None:
+                text += f' ± {deviation:.2f}'
+            line.append(f'{text} (n={len(values)})')
         lines.append(line)
     return lines
 
@@ -311,8 +312,8 @@ From the base to the oracle:
     if ladder:
         parts.append(f'''## What each part does
 
-Alone, on top of the base (differences run by run, mean and deviation of 3
-seeds, or of n; "-": not run):
+Alone, on top of the base (differences run by run, mean and deviation over n
+seeds; "-": not run):
 
 {markdown(difference_table(results, ladder, BASE))}
 Taken away from TRM-ML, or done otherwise:

@@ -15,6 +15,8 @@ from torch import Tensor
 
 from trm_ml_mm.registry import MODELS
 
+from .counts import count_labels, negatives_are_labelled
+
 
 def prototype_evidence(features: Tensor,
                        prototypes: Tensor,
@@ -162,12 +164,13 @@ class MultimodalPrototypes(BaseModule):
     def prior(self) -> Tensor:
         """Estimated share of positives of each class, ``(C,)``.
 
-        Known positives over known labels. A class without any known negative
-        (single positive labels) takes known positives over images instead, a
-        lower bound.
+        Known positives over known labels. A class whose negatives are not
+        labelled (single positive labels) takes known positives over images
+        instead, a lower bound.
         """
         negatives, positives = self.seen
-        known = torch.where(negatives > 0, negatives + positives, self.images)
+        known = torch.where(negatives_are_labelled(negatives, positives),
+                            negatives + positives, self.images)
         return positives / known.clamp(min=1)
 
     def evidence(self, query: Tensor, region: Tensor, text: Tensor,
@@ -231,9 +234,9 @@ class MultimodalPrototypes(BaseModule):
         positive = (targets == 1).float()
         sums = torch.einsum('bc,bcd->cd', positive,
                             F.normalize(query.float(), dim=-1))
-        counts = torch.stack([(targets == 0).float().sum(0), positive.sum(0)])
+        counts = count_labels(targets)
         images = torch.tensor(float(len(targets)), device=sums.device)
-        for value in (sums, counts, images):
+        for value in (sums, images):
             all_reduce(value)
         self.seen += counts
         self.images += images

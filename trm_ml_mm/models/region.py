@@ -47,15 +47,16 @@ class CategoryRegions(nn.Module):
         dim: D.
         num_heads: h. Heads split the joint space; one head attends by the
             whole cosine similarity.
-        sharpness: Scale of the first attention logits, whose cosines lie in
-            [-1, 1].
+        sharpness: Scale of the first attention logits, which are cosines
+            times this.
         mlp_layers: Linear layers of the MLP, at least 1.
         mlp_ratio: Width of its hidden layers over D.
         residual: The query level is ``region + MLP(values)``; False: the MLP
             alone (the paper's literal reading; its last layer then starts as
             any linear layer does).
-        start: Of queries and projections: 'text', as above, or 'random', as
-            any other attention; the text then has no part in it.
+        start: Of queries and projections: 'text', as above, or 'random', in
+            which the text has no part: a random vector per category, and
+            random projections of the same scale.
 
     Raises:
         ValueError: If heads do not divide D, or ``start`` is unknown.
@@ -95,6 +96,8 @@ class CategoryRegions(nn.Module):
         with torch.no_grad():
             if start == 'random':
                 self.query_offset.normal_(std=dim**-0.5)
+                for proj in (self.query_proj, self.key_proj):
+                    proj.weight.normal_(std=(sharpness / dim)**0.5)
             else:
                 for proj in (self.query_proj, self.key_proj):
                     proj.weight.copy_(torch.eye(dim) * sharpness**0.5)

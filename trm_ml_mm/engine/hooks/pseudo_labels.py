@@ -47,8 +47,9 @@ class PseudoLabelQualityHook(Hook):
     that the training does not see.
 
     For benchmarks, whose labels were hidden on purpose. A line per epoch goes
-    to the log and to ``pseudo_labels.csv`` in the work dir; where there is no
-    hidden truth, or no pseudo-label is made, nothing is written.
+    to the log and to ``pseudo_labels.csv`` in the work dir (NaN for an epoch
+    of the warm-up); where there is no hidden truth, or pseudo-labels are
+    switched off, nothing is written.
     """
 
     def before_train(self, runner) -> None:

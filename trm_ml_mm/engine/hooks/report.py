@@ -74,6 +74,7 @@ class ReportHook(Hook):
         self.per_class = per_class
         self.rows: List[dict] = []  # after training
         self.loader = self.evaluator = None  # of the test set
+        self.validated = None  # the epoch or iteration of the last validation
 
     def before_train(self, runner) -> None:
         """Open the test set now: what is wrong with it is said before the
@@ -85,9 +86,18 @@ class ReportHook(Hook):
         self.evaluator = runner.build_evaluator(runner.cfg.test_evaluator)
         check_classes(self.loader.dataset, reference_names(runner), 'test')
 
+    def after_val_epoch(self, runner, metrics: Optional[dict] = None) -> None:
+        if self.loader is not None:
+            self.validated = progress(runner)[1]
+
     def after_train(self, runner) -> None:
         if self.loader is None:
             return
+        unit, now = progress(runner)
+        if (runner.val_loop is not None and self.validated != now
+                and now >= runner.train_loop.val_begin):
+            # Killed between its last checkpoint and the validation of it.
+            runner.val_loop.run()
         model = runner.model
         if is_model_wrapper(model):
             model = model.module
@@ -103,7 +113,6 @@ class ReportHook(Hook):
         with averaged(runner):
             last = evaluate(model, self.loader, self.evaluator, rivals)
         count = len(self.loader.dataset)
-        unit, now = progress(runner)
         self.rows = [
             {'method': method, unit: None, **short(rival.evaluate(count))}
             for method, rival in rivals.items()

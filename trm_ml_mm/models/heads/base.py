@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from trm_ml_mm.registry import MODELS
 
 from ..backbones import CLIPFeatures
+from ..counts import count_labels, negatives_are_labelled
 from ..region import as_places
+from ..relations import CategoryRelations
 from ..text import PromptedTextEncoder
 
 
@@ -33,9 +35,11 @@ class MatchingHead(MultiLabelClsHead):
         in_channels: Channels of another backbone's last feature map.
         assume_negative: Weight of reading labels that are unknown, and got no
             pseudo-label, as absent ("assume negative", Cole et al., arXiv
-            2106.09708): of a class without any known negative so far, as
-            with single positive labels, or tags. The first known negative
-            of a class ends it for that class. 0: never.
+            2106.09708), in a class whose negatives are not labelled
+            (:func:`~trm_ml_mm.models.counts.negatives_are_labelled`), as
+            with single positive labels, or tags. 0: never.
+        relations: Gain of
+            :class:`~trm_ml_mm.models.relations.CategoryRelations`; 0: none.
         initial_logit: The mean first logit; the common bias that gives it is
             measured on the first training batch, which needs no label.
         thr, topk: As in MMPretrain's ``MultiLabelClsHead``.
@@ -52,6 +56,7 @@ class MatchingHead(MultiLabelClsHead):
                  text: Optional[dict] = None,
                  in_channels: Optional[int] = None,
                  assume_negative: float = 0.,
+                 relations: float = 0.,
                  initial_logit: float = -2.3,
                  thr: Optional[float] = None,
                  topk: Optional[int] = None,
@@ -74,11 +79,11 @@ class MatchingHead(MultiLabelClsHead):
             self.projection = nn.Linear(in_channels, dim)
         self.assume_negative = assume_negative
         self.initial_logit = initial_logit
+        self.relations = CategoryRelations(num_classes, relations)
         self.bias = nn.Parameter(torch.zeros(num_classes))
         self.register_buffer('common_bias', torch.zeros(()))
         self.register_buffer('calibrated', torch.zeros((), dtype=torch.bool))
-        self.register_buffer('negative_known',
-                             torch.zeros(num_classes, dtype=torch.bool))
+        self.register_buffer('seen', torch.zeros(2, num_classes))  # neg, pos
         self._calibrated = False  # the buffer's value, without a device sync
 
     def _check_classes(self, names) -> None:
@@ -149,12 +154,13 @@ class MatchingHead(MultiLabelClsHead):
         """
         losses = dict(loss_cls=self.loss_module(logits, targets))
         if self.assume_negative:
-            self._remember_negatives(targets)
+            self.seen += count_labels(targets)
             settled = targets if settled is None else settled
-            absent = torch.where((settled == -1) & ~self.negative_known, 0.,
-                                 -1.)
+            assumed = (settled == -1) & ~negatives_are_labelled(*self.seen)
+            # Among all labels: were it among the assumed, a few of them would
+            # weigh as much as all.
             losses['loss_assumed'] = self.assume_negative * self.loss_module(
-                logits, absent)
+                logits, torch.where(assumed, 0., -1.), assumed.numel())
         return losses
 
     def biased(self, logits: Tensor) -> Tensor:
@@ -173,13 +179,6 @@ class MatchingHead(MultiLabelClsHead):
         self.common_bias.copy_(self.initial_logit - mean)
         self.calibrated.fill_(True)
         self._calibrated = True
-
-    @torch.no_grad()
-    def _remember_negatives(self, targets: Tensor) -> None:
-        """Which classes had a known negative so far, on any rank."""
-        found = (targets == 0).any(0).float()
-        all_reduce(found, 'max')
-        self.negative_known |= found.bool()
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
         saved = state_dict.get(prefix + 'calibrated')

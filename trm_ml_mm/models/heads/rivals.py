@@ -1,5 +1,6 @@
-"""What text-region matching is compared with: the same tower, text, data,
-labels, loss and schedule; only what is matched differs.
+"""What text-region matching is compared with: the same tower, data, labels,
+kind of loss and number of epochs; what is matched differs, and the settings
+that a search chose for each.
 
 All are written from the papers' descriptions.
 """
@@ -49,7 +50,8 @@ class TextImageHead(MatchingHead):
         with _without_autocast(feats):
             image = _global_embedding(self, joint.pooled)
             _, own = prompt_similarity(image[:, None], joint.text)
-            return self.biased(self.logit_scale * own[:, 0])
+            return self.relations(self.biased(
+                self.logit_scale * own[:, 0]))
 
 
 @MODELS.register_module()
@@ -59,16 +61,19 @@ class TextPixelHead(MatchingHead):
     Similarities of all places, averaged with the softmax of the positive
     prompt's similarities over places. DualCoOp has a positive and a negative
     prompt per class (``prompt.pair``), whose similarities are subtracted, and
-    the scale 20.
+    the scale 20 for both.
 
     Args:
-        logit_scale: Of the cosine similarities, before and in the softmax.
+        logit_scale: Of the cosine similarities.
+        sharpness: Of those in the softmax; None: the same.
         **kwargs: See :class:`~trm_ml_mm.models.heads.base.MatchingHead`.
     """
 
-    def __init__(self, *args, logit_scale: float = 20., **kwargs):
+    def __init__(self, *args, logit_scale: float = 20.,
+                 sharpness: Optional[float] = None, **kwargs):
         super().__init__(*args, **kwargs)
         self.logit_scale = logit_scale
+        self.sharpness = logit_scale if sharpness is None else sharpness
 
     def forward(self, feats: Tuple[Tensor]) -> Tensor:
         """Logits, ``(B, C)``."""
@@ -76,8 +81,9 @@ class TextPixelHead(MatchingHead):
         with _without_autocast(feats):
             places = F.normalize(as_places(joint.dense).float(), dim=-1)
             positive, own = prompt_similarity(places, joint.text)
-            weights = torch.softmax(self.logit_scale * positive, 1)
-            return self.biased(self.logit_scale * (weights * own).sum(1))
+            weights = torch.softmax(self.sharpness * positive, 1)
+            return self.relations(self.biased(
+                self.logit_scale * (weights * own).sum(1)))
 
 
 @MODELS.register_module()
@@ -130,7 +136,8 @@ class QueryDecoderHead(MatchingHead):
             output = self.output
             if self.start == 'text':
                 output = output + joint.anchor
-            return self.biased(self.logit_scale * (query * output).sum(-1))
+            return self.relations(self.biased(
+                self.logit_scale * (query * output).sum(-1)))
 
 
 @MODELS.register_module()
@@ -154,4 +161,5 @@ class LinearProbeHead(MatchingHead):
         joint = self.joint_features(feats)
         with _without_autocast(feats):
             image = _global_embedding(self, joint.pooled)
-            return self.biased(self.logit_scale * self.output(image))
+            return self.relations(self.biased(
+                self.logit_scale * self.output(image)))

@@ -8,7 +8,6 @@ from torch import Tensor
 from trm_ml_mm.registry import MODELS
 
 from ..region import CategoryRegions, RegionFeatures, matching_logits
-from ..relations import CategoryRelations
 from .base import MatchingHead
 
 
@@ -37,8 +36,9 @@ class TextRegionMatchingHead(MatchingHead):
     Levels of logits: 'query', 'region', or their 'mean'.
 
     Args:
-        num_classes, dim, text, in_channels, assume_negative, initial_logit,
-            thr, topk: See :class:`~trm_ml_mm.models.heads.base.MatchingHead`.
+        num_classes, dim, text, in_channels, assume_negative, relations,
+            initial_logit, thr, topk: See
+            :class:`~trm_ml_mm.models.heads.base.MatchingHead`.
         loss: Loss over known labels, on logits of ``train_level``.
         region: Options of :class:`~trm_ml_mm.models.region.CategoryRegions`.
         region_loss: The same kind of loss on region-level logits.
@@ -47,8 +47,6 @@ class TextRegionMatchingHead(MatchingHead):
         pseudo_weight: Weight of the loss over pseudo-labels; 0: none are
             used, though prototypes may serve the contrast.
         contrast: Config of ``MultimodalContrastiveLoss``; needs prototypes.
-        relations: Gain of
-            :class:`~trm_ml_mm.models.relations.CategoryRelations`; 0: none.
         logit_scale: Of both levels' cosine similarities.
         train_level: The level that labels supervise.
         scores: The level that is predicted from.
@@ -80,7 +78,8 @@ class TextRegionMatchingHead(MatchingHead):
                  topk: Optional[int] = None,
                  init_cfg: Optional[dict] = None):
         super().__init__(num_classes, loss, dim, text, in_channels,
-                         assume_negative, initial_logit, thr, topk, init_cfg)
+                         assume_negative, relations, initial_logit, thr, topk,
+                         init_cfg)
         for level in (train_level, scores):
             if level not in ('query', 'region', 'mean'):
                 raise ValueError("train_level and scores are 'query', "
@@ -95,7 +94,6 @@ class TextRegionMatchingHead(MatchingHead):
         self.prototypes = _build(
             prototypes, num_classes=num_classes, dim=self.dim)
         self.contrast = _build(contrast)
-        self.relations = CategoryRelations(num_classes, relations)
         self.pseudo_weight = pseudo_weight
         self.logit_scale = logit_scale
         self.train_level = train_level

@@ -1,4 +1,6 @@
 """Asymmetric loss over known labels."""
+from typing import Optional
+
 import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModule
@@ -48,7 +50,8 @@ def partial_asymmetric_loss(logits: Tensor,
 @MODELS.register_module()
 class PartialAsymmetricLoss(BaseModule):
     """:func:`partial_asymmetric_loss`, summed over known labels, divided by
-    the number of known labels in the batch of all ranks, times C.
+    the number of known labels in the batch of all ranks (or another count),
+    times C.
 
     Times C: the loss of an image's C labels, as the field sums it, whatever
     share of them is known.
@@ -69,9 +72,13 @@ class PartialAsymmetricLoss(BaseModule):
         self.clip = clip
         self.loss_weight = loss_weight
 
-    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Scalar loss of ``(B, C)`` logits and targets in {1, 0, -1}."""
+    def forward(self, logits: Tensor, targets: Tensor,
+                count: Optional[int] = None) -> Tensor:
+        """Scalar loss of ``(B, C)`` logits and targets in {1, 0, -1}; the
+        count of this rank's labels to divide by, None: the known ones."""
         loss = partial_asymmetric_loss(logits, targets, self.gamma_pos,
                                        self.gamma_neg, self.clip)
+        known = (targets != -1).sum()
         return self.loss_weight * logits.shape[1] * mean_over(
-            loss.sum(), (targets != -1).sum())
+            loss.sum(),
+            known if count is None else torch.full_like(known, count))
