@@ -10,10 +10,10 @@ model = dict(
         num_classes={{_base_.model.head.num_classes}},
         dim={{_base_.model.head.dim}},
         loss={{_base_.model.head.loss}},
-        assume_negative=0.2,
+        assume_negative={{_base_.model.head.assume_negative}},
         start='random',
         self_attention=4,
-        region=dict(mlp_layers=2),
+        region=dict(sharpness=3., mlp_layers=2),
         logit_scale=10.),
 )
 optim_wrapper = dict(optimizer=dict(lr=3e-3))

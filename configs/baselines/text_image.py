@@ -14,4 +14,4 @@ model = dict(
         logit_scale=5.),
 )
 
-optim_wrapper = dict(optimizer=dict(lr=3e-3))
+optim_wrapper = dict(optimizer=dict(lr=3e-2))
