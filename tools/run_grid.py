@@ -47,7 +47,6 @@ def main():
     args = parse_args()
     from mmengine.logging import MMLogger
 
-    from trm_ml_mm.datasets.masks import check_known
     from trm_ml_mm.engine.grid import (
         cache_features,
         plan,
@@ -56,8 +55,6 @@ def main():
         save_tables,
     )
     MMLogger.get_instance('grid')
-    for known in args.known:
-        check_known(known)
     jobs = plan(args.configs, args.known, args.seeds, args.scene_sets)
     if args.features:
         cache_features(jobs, args.features, args.views, args.cfg_options)

@@ -19,7 +19,7 @@ def parse_args():
     parser.add_argument('config', help='config file')
     parser.add_argument(
         '--search', nargs='+', required=True,
-        help='key=value,value,...; the first value should be the default')
+        help='key=value,value,... (numbers, words or True/False)')
     parser.add_argument('--known', nargs='+', type=setting, default=[0.1])
     parser.add_argument('--seed', type=int, default=10)
     parser.add_argument('--scene-set', type=int)
@@ -46,6 +46,8 @@ def main():
     )
     MMLogger.get_instance('grid')
     searched = [entry.split('=', 1) for entry in args.search]
+    if any(len(entry) < 2 for entry in searched):
+        sys.exit(f'--search takes key=value,value,..., got {args.search}.')
     variants = [
         tuple(f'{key}={value}' for (key, _), value in zip(searched, values))
         for values in itertools.product(
@@ -74,7 +76,8 @@ def main():
             *(f'{v:.2f}' for v in [*values, statistics.fmean(values)])
         ])
     text = markdown(lines)
-    Path(args.out, f'{Path(args.config).stem}.md').write_text(text)
+    keys = '_'.join(key.rsplit('.', 1)[-1] for key, _ in searched)
+    Path(args.out, f'{Path(args.config).stem}_{keys}.md').write_text(text)
     print(text)
 
 

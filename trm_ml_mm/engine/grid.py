@@ -19,6 +19,7 @@ from mmengine.config import Config, DictAction
 from mmengine.logging import print_log
 
 from trm_ml_mm.datasets.files import replacing
+from trm_ml_mm.datasets.masks import check_known
 
 from .caching import CacheFiller, build_tower, parts_to_cache
 from .launch import load_config
@@ -84,10 +85,13 @@ def plan(configs: Sequence[str], known: Sequence[Union[float, str]],
         scene_sets: Of the built-in set.
 
     Raises:
-        ValueError: If two configs have the same file name, or one has no
-            PartialLabelDataset, whose ``known`` is to be set.
+        ValueError: If there is no such label setting, two configs have the
+            same file name, or one has no PartialLabelDataset, whose ``known``
+            is to be set.
         FileNotFoundError: If there is no such config.
     """
+    for setting in known:
+        check_known(setting)
     methods = {}
     for config in configs:
         other = methods.setdefault(Path(config).stem, config)
