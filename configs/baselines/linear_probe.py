@@ -12,6 +12,6 @@ model = dict(
         dim={{_base_.model.head.dim}},
         loss={{_base_.model.head.loss}},
         assume_negative={{_base_.model.head.assume_negative}},
-        logit_scale=10.),
+        logit_scale=3.),
 )
-optim_wrapper = dict(optimizer=dict(lr=3e-2))
+optim_wrapper = dict(optimizer=dict(lr=1e-1))

@@ -11,5 +11,6 @@ model = dict(
         dim={{_base_.model.head.dim}},
         loss={{_base_.model.head.loss}},
         assume_negative={{_base_.model.head.assume_negative}},
-        logit_scale=5.),
+        logit_scale=10.),
 )
+optim_wrapper = dict(optimizer=dict(lr=1e-2))
