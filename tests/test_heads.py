@@ -269,6 +269,19 @@ def test_mixed_precision_leaves_head_and_losses_alone():
         assert torch.equal(mixed[name], value), name
 
 
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_features_of_a_half_precision_tower_are_read_in_full(dtype):
+    head, backbone = scene_head()
+    with torch.no_grad():
+        feats = backbone(torch.randn(4, 3, 96, 96))
+        half = feats._replace(dense=feats.dense.to(dtype))
+        rounded = feats._replace(dense=half.dense.float())
+        output, expected = head.match(half), head.match(rounded)
+    assert output.query_logits.dtype == torch.float32
+    assert torch.equal(output.query_logits, expected.query_logits)
+    assert torch.equal(output.features.saliency, expected.features.saliency)
+
+
 def test_unknown_package_parts_are_found_without_imports():
     """MMPretrain's registry finds the scope on its own; without any mmcv the
     package says so in one sentence."""

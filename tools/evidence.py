@@ -52,7 +52,7 @@ def plan_all(quick):
     for seed in range(1 if quick else 4):
         scene_sets = [seed % 2]
         jobs += plan(main, settings, [seed], scene_sets)
-        # All labels known: the ceiling.
+        # All labels known: what hidden ones would be worth.
         jobs += plan([str(ours)], ['all'], [seed], scene_sets)
     for seed in range(0 if quick else 3):
         jobs += plan(ablations, settings, [seed], [seed % 2])

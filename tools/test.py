@@ -1,6 +1,7 @@
 """Test a checkpoint: python tools/test.py CONFIG CHECKPOINT"""
 import argparse
 import os
+import sys
 
 from mmengine.config import DictAction
 
@@ -38,11 +39,14 @@ def main():
         options=args.cfg_options,
         launcher=args.launcher,
         checkpoint=args.checkpoint)
-    for hook in runner.hooks:
-        if isinstance(hook, ReportHook):
-            hook.per_class |= args.per_class
+    reports = [hook for hook in runner.hooks if isinstance(hook, ReportHook)]
+    if args.per_class and not reports:
+        sys.exit('--per-class needs ReportHook, which prints the table: put '
+                 'trm_ml_mm.ReportHook into custom_hooks of the config.')
+    for hook in reports:
+        hook.per_class |= args.per_class
     runner.test()
-    del runner, hook
+    del runner, reports
     close()
 
 

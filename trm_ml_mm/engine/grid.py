@@ -174,7 +174,10 @@ def run_grid(jobs: Sequence[Job],
         if option.split('=')[0] in jobs[0].options():
             raise ValueError(f'{option} would override what the grid varies: '
                              'use --known and --seeds.')
-    claims = [_claim(job, Path(out), options, features) for job in jobs]
+    contents = {config: _content(config)
+                for config in {job.config for job in jobs}}
+    claims = [_claim(job, Path(out), options, contents[job.config],
+                     features is not None) for job in jobs]
     for path, content in claims:
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -230,17 +233,17 @@ def _gpus() -> List[str]:
     return [str(i) for i in range(torch.cuda.device_count())]
 
 
-def _claim(job: Job, out: Path, options: Sequence[str],
-           features: Optional[Union[str, Path]]) -> Tuple[Path, str]:
-    """The note that says what is run in a work dir; refuse another's place.
+def _content(config: str) -> str:
+    """What a config says, wherever it lies."""
+    text = Config.fromfile(config).pretty_text
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
-    The config counts by its content, wherever it lies.
-    """
-    content = hashlib.sha256(
-        Config.fromfile(job.config).pretty_text.encode()).hexdigest()[:16]
+
+def _claim(job: Job, out: Path, options: Sequence[str], content: str,
+           features: bool) -> Tuple[Path, str]:
+    """The note that says what is run in a work dir; refuse another's place."""
     own = dict(job._asdict(), variant=list(job.variant),
-               options=list(options), content=content,
-               features=features is not None)
+               options=list(options), content=content, features=features)
     path = job.work_dir(out) / 'grid_job.json'
     if path.is_file():
         old = json.loads(path.read_text())

@@ -80,7 +80,8 @@ def load_trained(job: Job, out: Path):
                                        type='ClsDataPreprocessor')
     cfg.model.backbone.pooled = True
     model = MODELS.build(cfg.model)
-    path = sorted(job.work_dir(Path(out)).glob('epoch_*.pth'))[-1]
+    path = max(job.work_dir(Path(out)).glob('epoch_*.pth'),
+               key=lambda p: int(p.stem.split('_')[1]))
     model.load_state_dict(
         torch.load(path, map_location='cpu', weights_only=True)['state_dict'])
     return cfg, model.eval()
@@ -120,17 +121,16 @@ def draw_saliency(pixel_job: Job, region_job: Job, out: Path,
     sample = dataset[index]
     batch = region.data_preprocessor(pseudo_collate([sample]))
     present = dataset.get_data_info(index)['gt_score'].nonzero()[0].tolist()
-    feats = region.backbone(batch['inputs'])
     trunk = {}
     visual = region.backbone.visual
     handle = visual.layer4.register_forward_hook(
         lambda module, args, output: trunk.update(x=output))
-    region.backbone(batch['inputs'])
+    feats = region.backbone(batch['inputs'])
     handle.remove()
     whole = pool_attention(visual, trunk['x'])[0]
     places = F.normalize(feats.dense[0].flatten(1), dim=0)
     text = pixel.backbone(batch['inputs']).text[0]
-    pixels = (pixel.head.logit_scale * text @ places).softmax(-1)
+    pixels = (pixel.head.sharpness * text @ places).softmax(-1)
     regions = region.head.match(feats).features.saliency[0]
     grid = feats.dense.shape[-2:]
     image = sample['inputs'].permute(1, 2, 0).numpy()[..., ::-1]

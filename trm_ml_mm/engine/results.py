@@ -12,6 +12,7 @@ import mmengine
 import mmpretrain
 import open_clip
 import torch
+from mmengine.utils import get_git_hash
 
 from trm_ml_mm.datasets.files import replacing
 
@@ -282,19 +283,20 @@ def write_report(jobs: Sequence[Job], out, docs, command: str) -> str:
     order = [OURS, *reversed(RIVALS), BASE, ORACLE]
     headline.sort(key=lambda r: order.index(r['method']))
     seeds = len({r['seed'] for r in rows})
+    sets = len({r['scene_set'] for r in rows})
     scenes = numbers_of_scenes(jobs[0].config)
     parts = [f'''# Results on the built-in set
 
-Written by `{command}` on {date.today()}: {len(jobs)} runs. Python \
+Written by `{command}` on {date.today()}, commit \
+{get_git_hash(digits=7)}: {len(jobs)} runs. Python \
 {platform.python_version()}, PyTorch {torch.__version__}, MMEngine \
 {mmengine.__version__}, MMPretrain {mmpretrain.__version__}, open_clip \
 {open_clip.__version__}. The rows are in results.json.
 
 mAP in percent on the test split ({scenes['test']:,} scenes), last epoch, after
 training on {scenes['train']:,} scenes, from features of the frozen tower. A
-seed draws its own mask and initialisation, and seeds alternate between two
-scene sets; seed 0 is the published mask. Deviations are over seeds, within
-scene sets. Settings were chosen on validation scenes only
+seed draws its own mask and initialisation; scene sets: {sets}. Deviations are
+over seeds, within scene sets. Settings were chosen on validation scenes only
 ([tuning.md](tuning.md)).
 
 ## The comparison
