@@ -85,9 +85,12 @@ class Results(NamedTuple):
         for row in rows:
             of.setdefault((row['method'], row['known']),
                           {})[run_of(row)] = row['mAP']
-        settings = sorted({row['known'] for row in rows},
-                          key=lambda k: (isinstance(k, str), k))
-        return cls(of, settings)
+        return cls(of, cls.order({row['known'] for row in rows}))
+
+    @staticmethod
+    def order(settings) -> List[object]:
+        """Proportions, then rules by name."""
+        return sorted(settings, key=lambda k: (isinstance(k, str), k))
 
     def paired(self, method: str, other: str, known) -> Dict:
         """Differences of runs that both methods have."""
@@ -166,7 +169,7 @@ def read_quality(job: Job, out: Path) -> Optional[List[dict]]:
 def quality_table(jobs: Sequence[Job], out: Path) -> List[List[str]]:
     """Pseudo-labels of the last epoch against the hidden truth."""
     lines = [['pseudo-labels', *(n.replace('_', ' ') for n in QUALITY)]]
-    for known in dict.fromkeys(job.known for job in jobs):
+    for known in Results.order({job.known for job in jobs}):
         last = {
             (job.scene_set, job.seed): read_quality(job, out)[-1]
             for job in jobs if method_of(job) == OURS and job.known == known
