@@ -1,5 +1,6 @@
 # The base that parts are added to: category regions, query level, known
-# labels only.
+# labels only. The memory of prototypes stays, for parts to use; without them it
+# has no say.
 _base_ = '../{{$TRM_ML_BASE:trm_ml_scenes}}.py'
 
 model = dict(

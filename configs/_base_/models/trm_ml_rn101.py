@@ -27,7 +27,7 @@ model = dict(
             history=4096,
             warmup_images=None),  # one pass over the training set
         pseudo_weight=2.,
-        assume_negative=2.,  # while no negative of a class is known
+        assume_negative=2.,  # in classes whose negatives are not labelled
         contrast=dict(
             type='trm_ml_mm.MultimodalContrastiveLoss', loss_weight=0.1),
         relations=10.,
