@@ -78,7 +78,7 @@ def test_a_search_ranks_by_validation(tmp_path):
              *([rate, *[f'{figures[rate]:.2f}'] * 2] for rate in ranked)]
     assert markdown(lines) in out.stdout
     table, = tmp_path.glob('*.md')
-    assert table.name == 'linear_probe_lr.md'
+    assert table.name == 'linear_probe_lr=1e-5,3e-2.md'
     assert table.read_text() == markdown(lines)
     bad = tool('tune', 'configs/baselines/linear_probe.py', '--search', 'lr',
                '--out', tmp_path)

@@ -113,6 +113,8 @@ def test_places_are_not_mixed_up(tmp_path):
     with pytest.raises(ValueError, match='take another --out'):
         run(['a=2'], (.5, .1))
     assert run(['a=1'], (.5, .1)) == []  # a refused start claims nothing
+    with pytest.raises(ValueError, match='take another --out'):
+        run(['a=2'], (.7, ))  # its row would stand in the same table
     run(['a=1'], path=tmp_path / 'b/x.py')  # the same config elsewhere
     with pytest.raises(ValueError, match='override what the grid varies'):
         run(['train_dataloader.dataset.known=.9'])
@@ -120,8 +122,9 @@ def test_places_are_not_mixed_up(tmp_path):
         run_grid(plan([str(config)], [.1], [0]), out, true, 1, ['a=1'],
                  tmp_path)
     config.write_text(TINY_CONFIG + 'epochs = 3')
-    with pytest.raises(ValueError, match='another state of its config'):
-        run(['a=1'])
+    for known in ((.1, ), (.7, )):
+        with pytest.raises(ValueError, match='another state of its config'):
+            run(['a=1'], known)
     config.write_text(TINY_CONFIG.replace('PartialLabelDataset', 'Scenes'))
     with pytest.raises(ValueError, match='wrap it in'):
         run()

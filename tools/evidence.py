@@ -69,10 +69,16 @@ def main():
     args = parse_args()
     from mmengine.logging import MMLogger
 
-    from trm_ml_mm.engine.grid import cache_features, read_row, run_grid
+    from trm_ml_mm.engine.grid import (
+        cache_features,
+        check_places,
+        read_row,
+        run_grid,
+    )
     from trm_ml_mm.engine.results import write_report
     MMLogger.get_instance('grid')
     jobs = plan_all(args.quick)
+    check_places(jobs, args.out, OPTIONS, True)
     if not args.report:
         features = Path(args.out, 'features')
         cache_features(jobs, features, VIEWS, OPTIONS)

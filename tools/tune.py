@@ -76,8 +76,9 @@ def main():
             *(f'{v:.2f}' for v in [*values, statistics.fmean(values)])
         ])
     text = markdown(lines)
-    keys = '_'.join(key.rsplit('.', 1)[-1] for key, _ in searched)
-    Path(args.out, f'{Path(args.config).stem}_{keys}.md').write_text(text)
+    name = '_'.join([Path(args.config).stem,
+                     *map(short_option, args.search)])
+    Path(args.out, f'{name}.md').write_text(text)
     print(text)
 
 

@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import runpy
 import statistics
+import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -20,10 +21,13 @@ from mmengine.logging import print_log
 
 from trm_ml_mm.datasets.files import replacing
 from trm_ml_mm.datasets.masks import check_known
+from trm_ml_mm.version import __version__
 
 from .caching import CacheFiller, build_tower, parts_to_cache
 from .launch import load_config
 
+# Lies in the work dir of every run, and says what is run there.
+CLAIM = 'grid_job.json'
 METRICS = ('mAP', 'mAP_voc12', 'CF1', 'OF1')
 # Imported once, for all runs: without GPUs each is forked from a process that
 # has them.
@@ -167,22 +171,22 @@ def run_grid(jobs: Sequence[Job],
         Rows of :func:`all_rows`; failed runs have none.
 
     Raises:
-        ValueError: If a work dir in ``out`` holds a run with other options, or
-            the options set what a job sets.
+        ValueError: As :func:`check_places` does, or if the options set what a
+            job sets.
     """
     for option in options:
         if option.split('=')[0] in jobs[0].options():
             raise ValueError(f'{option} would override what the grid varies: '
                              'use --known and --seeds.')
-    contents = {config: _content(config)
-                for config in {job.config for job in jobs}}
-    claims = [_claim(job, Path(out), options, contents[job.config],
-                     features is not None) for job in jobs]
-    for path, content in claims:
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(path) as fresh:
-                fresh.write_text(content)
+    claims = check_places(jobs, out, options, features is not None)
+    todo = [job for job in jobs if not read_row(job, out)]
+    code = _code()
+    for job in todo:
+        path = job.work_dir(Path(out)) / CLAIM
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as fresh:
+            fresh.write_text(json.dumps(dict(claims[job], code=code),
+                                        indent=1))
     gpus = _gpus()
     cores = len(os.sched_getaffinity(0)) if hasattr(
         os, 'sched_getaffinity') else os.cpu_count() or 1
@@ -190,7 +194,6 @@ def run_grid(jobs: Sequence[Job],
     threads = max(1, cores // processes)
     slots = list(range(processes))
 
-    todo = [job for job in jobs if not read_row(job, out)]
     # CUDA does not survive a fork, and imports alone begin to use it.
     context = multiprocessing.get_context('spawn' if gpus else 'forkserver')
     if not gpus:
@@ -239,20 +242,74 @@ def _content(config: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _claim(job: Job, out: Path, options: Sequence[str], content: str,
-           features: bool) -> Tuple[Path, str]:
-    """The note that says what is run in a work dir; refuse another's place."""
-    own = dict(job._asdict(), variant=list(job.variant),
-               options=list(options), content=content, features=features)
-    path = job.work_dir(out) / 'grid_job.json'
-    if path.is_file():
-        old = json.loads(path.read_text())
-        if dict(old, config='') != dict(own, config=''):
+def _code() -> str:
+    """The state of the code: its commit, or else its version."""
+    git = subprocess.run(
+        ['git', 'describe', '--always', '--dirty', '--exclude=*'],
+        cwd=Path(__file__).parent, capture_output=True, text=True)
+    return git.stdout.strip() or __version__
+
+
+def check_places(jobs: Sequence[Job], out: Union[str, Path],
+                 options: Sequence[str], features: bool) -> Dict[Job, dict]:
+    """See that the work dirs of these jobs, and all others whose rows would
+    stand beside theirs, hold runs of the same kind.
+
+    Args:
+        jobs, out, options: Of :func:`run_grid`.
+        features: Whether runs train from cached features.
+
+    Returns:
+        What each job's work dir has to hold, except for the state of the code.
+
+    Raises:
+        ValueError: If a work dir in ``out`` holds a run with other options,
+            with or without cached features, or of another state of its config.
+    """
+    contents = {config: _content(config)
+                for config in {job.config for job in jobs}}
+    claims = {
+        job: dict(job._asdict(), variant=list(job.variant),
+                  options=list(options), content=contents[job.config],
+                  features=features) for job in jobs
+    }
+    states = {job.method: contents[job.config] for job in jobs}
+    expected = dict(claims)
+    if not all(job.variant for job in jobs):  # a search's rows stand alone
+        for job, claim in _others(jobs, out):
+            expected[job] = dict(
+                claim, options=list(options), features=features,
+                content=states.get(job.method, claim['content']))
+    for job, claim in expected.items():
+        found = read_claim(job, out)
+        if found and (dict(found, config='', code='') !=
+                      dict(claim, config='', code='')):
             raise ValueError(
-                f'{path.parent} holds a run with other options, with or '
-                'without cached features, or of another state of its '
-                f'config (see {path.name}): take another --out.')
-    return path, json.dumps(own, indent=1)
+                f'{job.work_dir(Path(out))} holds a run with other options, '
+                'with or without cached features, or of another state of its '
+                f'config (see {CLAIM}): take another --out, or delete it.')
+    return claims
+
+
+def read_claim(job: Job, out: Union[str, Path]) -> Optional[dict]:
+    """What was said of a job's run when it was last started; None: never."""
+    path = job.work_dir(Path(out)) / CLAIM
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
+def _others(jobs: Sequence[Job], out: Union[str, Path]
+            ) -> List[Tuple[Job, dict]]:
+    """Jobs besides these that were started in ``out``, and what was said of
+    them, except variants of a search, which are no rows of their method."""
+    asked = {job._replace(config='') for job in jobs}
+    found = []
+    for path in sorted(Path(out).rglob(CLAIM)):
+        claim = json.loads(path.read_text())
+        if not claim['variant']:
+            job = Job(**{k: claim[k] for k in Job._fields if k != 'variant'})
+            if job._replace(config='') not in asked:
+                found.append((job, claim))
+    return found
 
 
 def _run(job: Job, out: Path, train: str, options: Sequence[str],
@@ -325,16 +382,8 @@ def read_validation(job: Job, out: Union[str, Path]) -> Optional[float]:
 
 
 def all_rows(jobs: Sequence[Job], out: Union[str, Path]) -> List[dict]:
-    """Rows of these jobs, then of all others that were run in ``out``, except
-    variants of a search, which are no rows of their method."""
-    found = []
-    for path in sorted(Path(out).rglob('grid_job.json')):
-        content = json.loads(path.read_text())
-        content['variant'] = tuple(content['variant'])
-        found.append(Job(*(content[name] for name in Job._fields)))
-    asked = {job._replace(config='') for job in jobs}
-    others = [job for job in found if not job.variant
-              and job._replace(config='') not in asked]
+    """Rows of these jobs, then of all others that were run in ``out``."""
+    others = [job for job, _ in _others(jobs, out)]
     rows = (read_row(job, out) for job in [*jobs, *others])
     return [row for row in rows if row]
 

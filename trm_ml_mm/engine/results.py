@@ -4,6 +4,7 @@ import csv
 import json
 import platform
 import statistics
+from collections import Counter
 from datetime import date
 from pathlib import Path
 from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
@@ -12,7 +13,6 @@ import mmengine
 import mmpretrain
 import open_clip
 import torch
-from mmengine.utils import get_git_hash
 
 from trm_ml_mm.datasets.files import replacing
 
@@ -21,6 +21,7 @@ from .grid import (
     cell,
     markdown,
     mean_and_deviation,
+    read_claim,
     read_row,
     run_of,
     setting_name,
@@ -116,20 +117,20 @@ def margin_table(results: Results) -> List[List[str]]:
 
 def difference_table(results: Results, methods: Sequence[str],
                      reference: str) -> List[List[str]]:
-    """Differences to a reference, run by run; deviations are over seeds,
-    within scene sets, as everywhere."""
+    """Differences to a reference, run by run: their mean, sample standard
+    deviation and number. A pair shares its scenes, so scene sets need not be
+    told apart."""
     lines = [[f'less {reference}', *map(setting_name, results.settings)]]
     for method in methods:
         line = [method]
         for known in results.settings:
-            values = results.paired(method, reference, known)
+            values = results.paired(method, reference, known).values()
             if not values:
                 line.append('-')
                 continue
-            mean, deviation = mean_and_deviation(values)
-            text = f'{mean:+.2f}'
-            if deviation is not None:
-                text += f' ± {deviation:.2f}'
+            text = f'{statistics.fmean(values):+.2f}'
+            if len(values) > 1:
+                text += f' ± {statistics.stdev(values):.2f}'
             line.append(f'{text} (n={len(values)})')
         lines.append(line)
     return lines
@@ -212,16 +213,19 @@ def draw_all(jobs: Sequence[Job], out: Path, results: Results,
                                zoom=8.))
     lowest = shares[0]
     ours = [j for j in jobs if method_of(j) == OURS and j.known == lowest]
-    histories = [read_quality(job, out) for job in ours]
-    epochs = [row['epoch'] for row in histories[0] if row['epoch'] > 1]
+    histories = {
+        (job.scene_set, job.seed):
+        {row['epoch']: row for row in read_quality(job, out)} for job in ours
+    }
+    epochs = [e for e in next(iter(histories.values())) if e > 1]
     curves = []
     for name in QUALITY:
-        values = [[100 * h[int(e) - 1][name] for h in histories]
-                  for e in epochs]
-        curves.append(Curve(
-            name.replace('_', ' '), epochs,
-            [statistics.fmean(v) for v in values],
-            [statistics.stdev(v) if len(v) > 1 else 0. for v in values]))
+        points = [mean_and_deviation({
+            run: 100 * rows[e][name] for run, rows in histories.items()
+        }) for e in epochs]
+        curves.append(Curve(name.replace('_', ' '), epochs,
+                            [m for m, _ in points],
+                            [d or 0 for _, d in points]))
     save('results_pseudo_labels.png',
          f'Pseudo-labels at {setting_name(lowest)} known against the hidden '
          'truth, epoch by epoch.',
@@ -288,10 +292,11 @@ def write_report(jobs: Sequence[Job], out, docs, command: str) -> str:
     seeds = len({r['seed'] for r in rows})
     sets = len({r['scene_set'] for r in rows})
     scenes = numbers_of_scenes(jobs[0].config)
+    codes = Counter(read_claim(job, out)['code'] for job in jobs)
+    codes = ', '.join(f'{code} ({n} runs)' for code, n in codes.items())
     parts = [f'''# Results on the built-in set
 
-Written by `{command}` on {date.today()}, commit \
-{get_git_hash(digits=7)}: {len(jobs)} runs. Python \
+Written by `{command}` on {date.today()}. Commits that ran it: {codes}. Python \
 {platform.python_version()}, PyTorch {torch.__version__}, MMEngine \
 {mmengine.__version__}, MMPretrain {mmpretrain.__version__}, open_clip \
 {open_clip.__version__}. The rows are in results.json.
@@ -317,8 +322,8 @@ From the base to the oracle:
     if ladder:
         parts.append(f'''## What each part does
 
-Alone, on top of the base (differences run by run, mean and deviation over n
-seeds; "-": not run):
+Alone, on top of the base (differences run by run, their mean and standard
+deviation over n seeds; "-": not run):
 
 {markdown(difference_table(results, ladder, BASE))}
 Taken away from TRM-ML, or done otherwise:

@@ -40,8 +40,6 @@ def prototype_evidence(features: Tensor,
     prototypes = F.normalize(prototypes.float(), dim=-1)
     cosines = features @ prototypes.T  # B C C
     own = torch.diagonal(cosines, dim1=-2, dim2=-1)
-    if not inter_class or len(prototypes) == 1:
-        return own
     itself = torch.eye(len(prototypes), dtype=torch.bool,
                        device=cosines.device)
     others = cosines.masked_fill(itself, -1.).amax(-1)

@@ -50,7 +50,6 @@ class CategoryRegions(nn.Module):
         sharpness: Scale of the first attention logits, which are cosines
             times this.
         mlp_layers: Linear layers of the MLP, at least 1.
-        mlp_ratio: Width of its hidden layers over D.
         residual: The query level is ``region + MLP(values)``; False: the MLP
             alone (the paper's literal reading; its last layer then starts as
             any linear layer does).
@@ -68,7 +67,6 @@ class CategoryRegions(nn.Module):
                  num_heads: int = 1,
                  sharpness: float = 40.,
                  mlp_layers: int = 2,
-                 mlp_ratio: float = 1.,
                  residual: bool = True,
                  start: str = 'text'):
         super().__init__()
@@ -86,12 +84,10 @@ class CategoryRegions(nn.Module):
         self.query_proj = nn.Linear(dim, dim, bias=False)
         self.key_proj = nn.Linear(dim, dim, bias=False)
         self.value_proj = nn.Linear(dim, dim, bias=False)
-        hidden = int(dim * mlp_ratio)
-        layers, width = [nn.LayerNorm(dim)], dim
+        layers = [nn.LayerNorm(dim)]
         for _ in range(mlp_layers - 1):
-            layers += [nn.Linear(width, hidden), nn.GELU()]
-            width = hidden
-        layers.append(nn.Linear(width, dim))
+            layers += [nn.Linear(dim, dim), nn.GELU()]
+        layers.append(nn.Linear(dim, dim))
         self.mlp = nn.Sequential(*layers)
         with torch.no_grad():
             if start == 'random':
