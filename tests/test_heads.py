@@ -205,6 +205,29 @@ def test_an_assumed_label_weighs_as_much_as_a_known_one():
     assert (assumed[:, :7] == 0).all()
 
 
+def test_a_pseudo_label_weighs_at_most_its_weight_in_known_ones():
+    """However few there are: one unknown label of 120."""
+    head, backbone = scene_head(assume_negative=0., contrast=None,
+                                distillation=None, pseudo_weight=2.)
+    targets = torch.zeros(4, 30)
+    targets[2, 7] = -1
+    pseudo = torch.full((4, 30), -1.)
+    pseudo[2, 7] = 0
+    head.prototypes.forward = lambda *_: pseudo
+    output = head.match(backbone(torch.randn(4, 3, 96, 96)))
+    losses = head.losses(output, targets)
+    known, made = (torch.autograd.grad(losses[name], output.query_logits,
+                                       retain_graph=True)[0]
+                   for name in ('loss_cls', 'loss_pseudo'))
+    with torch.no_grad():  # the label's own gradient, were it a known one
+        targets[2, 7] = 0
+    whole, = torch.autograd.grad(
+        head.losses(output, targets)['loss_cls'], output.query_logits)
+    assert (known[2, 7], whole[2, 7] != 0) == (0, True)
+    assert made[2, 7].item() == pytest.approx(2 * whole[2, 7].item(),
+                                              rel=.02)
+
+
 def test_distillation_counts_pseudo_labels_as_known():
     head, backbone = scene_head(
         prototypes=dict(type='trm_ml_mm.MultimodalPrototypes',

@@ -45,6 +45,16 @@ def test_module_divides_by_the_known_labels():
     assert torch.allclose(got, 3 * parts.sum() / (targets != -1).sum())
 
 
+def test_a_few_labels_among_many_do_not_weigh_as_all():
+    logits, targets = torch.randn(6, 3), torch.full((6, 3), -1)
+    targets[0], among = 1, torch.zeros(6, 3, dtype=torch.bool)
+    loss, parts = PartialAsymmetricLoss(), partial_asymmetric_loss(
+        logits, targets).sum()
+    for others, count in ((0, 3), (2, 3), (12, 12)):  # the larger number
+        among.flatten()[:others] = True
+        assert torch.allclose(loss(logits, targets, among), 3 * parts / count)
+
+
 def test_no_known_label_gives_zero_and_finite_gradients():
     logits = torch.randn(4, 3, requires_grad=True)
     loss = PartialAsymmetricLoss()(logits, torch.full((4, 3), -1))

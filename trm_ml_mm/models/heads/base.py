@@ -157,10 +157,9 @@ class MatchingHead(MultiLabelClsHead):
             self.seen += count_labels(targets)
             settled = targets if settled is None else settled
             assumed = (settled == -1) & ~negatives_are_labelled(*self.seen)
-            # Among all labels: were it among the assumed, a few of them would
-            # weigh as much as all.
             losses['loss_assumed'] = self.assume_negative * self.loss_module(
-                logits, torch.where(assumed, 0., -1.), assumed.numel())
+                logits, torch.where(assumed, 0., -1.),
+                torch.ones_like(assumed))
         return losses
 
     def biased(self, logits: Tensor) -> Tensor:

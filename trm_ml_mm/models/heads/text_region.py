@@ -152,7 +152,7 @@ class TextRegionMatchingHead(MatchingHead):
                 self.logits(output, self.score_level).detach(), targets)
             if self.pseudo_weight:
                 losses['loss_pseudo'] = self.pseudo_weight * self.loss_module(
-                    logits, pseudo)
+                    logits, pseudo, targets != -1)
                 settled = torch.where(targets == -1, pseudo, targets)
             if self.contrast is not None:
                 losses['loss_contrast'] = self.contrast(

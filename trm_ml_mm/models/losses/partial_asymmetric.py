@@ -50,8 +50,7 @@ def partial_asymmetric_loss(logits: Tensor,
 @MODELS.register_module()
 class PartialAsymmetricLoss(BaseModule):
     """:func:`partial_asymmetric_loss`, summed over known labels, divided by
-    the number of known labels in the batch of all ranks (or another count),
-    times C.
+    the number of known labels in the batch of all ranks, times C.
 
     Times C: the loss of an image's C labels, as the field sums it, whatever
     share of them is known.
@@ -73,12 +72,19 @@ class PartialAsymmetricLoss(BaseModule):
         self.loss_weight = loss_weight
 
     def forward(self, logits: Tensor, targets: Tensor,
-                count: Optional[int] = None) -> Tensor:
-        """Scalar loss of ``(B, C)`` logits and targets in {1, 0, -1}; the
-        count of this rank's labels to divide by, None: the known ones."""
+                among: Optional[Tensor] = None) -> Tensor:
+        """Scalar loss of ``(B, C)`` logits.
+
+        Args:
+            logits: ``(B, C)``.
+            targets: ``(B, C)`` in {1, 0, -1}.
+            among: ``(B, C)`` bool: divide by the number of these labels where
+                they are more, lest a few of another kind weigh as much as all.
+        """
         loss = partial_asymmetric_loss(logits, targets, self.gamma_pos,
                                        self.gamma_neg, self.clip)
-        known = (targets != -1).sum()
+        counts = [(targets != -1).sum()]
+        if among is not None:
+            counts.append(among.sum())
         return self.loss_weight * logits.shape[1] * mean_over(
-            loss.sum(),
-            known if count is None else torch.full_like(known, count))
+            loss.sum(), *counts)

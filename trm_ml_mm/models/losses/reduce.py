@@ -4,8 +4,9 @@ from mmengine.dist import all_reduce, get_world_size
 from torch import Tensor
 
 
-def mean_over(total: Tensor, count: Tensor) -> Tensor:
-    """``total / count``, where count is the mean count of all ranks.
+def mean_over(total: Tensor, *counts: Tensor) -> Tensor:
+    """``total / count``, where count is the mean count of all ranks, the
+    largest where there are several.
 
     Ranks average their gradients; with the count of one rank alone, a rank
     with few known labels would weigh each of them more. With this mean, N
@@ -13,11 +14,11 @@ def mean_over(total: Tensor, count: Tensor) -> Tensor:
 
     Args:
         total: Scalar, this rank's sum of losses.
-        count: Scalar, this rank's number of terms. No term on any rank: the
-            sum, which is then zero, stays zero.
+        counts: Scalars, of this rank. No term on any rank: the sum, which is
+            then zero, stays zero.
     """
-    count = count.detach().to(total.dtype).clone()
+    count = torch.stack(counts).detach().to(total.dtype)
     if get_world_size() > 1:
         all_reduce(count)
         count = count / get_world_size()
-    return total / torch.clamp(count, min=1. / get_world_size())
+    return total / torch.clamp(count.max(), min=1. / get_world_size())
