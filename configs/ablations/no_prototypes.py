@@ -1,0 +1,5 @@
+# TRM-ML without prototypes: pseudo-labels from the matching logit alone, and no
+# contrast.
+_base_ = '../{{$TRM_ML_BASE:trm_ml_scenes}}.py'
+
+model = dict(head=dict(prototypes=dict(gain=0.), contrast=None))
