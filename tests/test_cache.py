@@ -9,6 +9,7 @@ import trees
 from tests_support import ROOT, ranks
 
 from trm_ml_mm.datasets import FeatureCache, LoadCachedFeatures
+from trm_ml_mm.datasets.feature_cache import DONE, UNREADABLE
 from trm_ml_mm.engine.caching import CacheFiller, parts_to_cache, use_cache
 from trm_ml_mm.engine.launch import build_dataset, load_config
 
@@ -170,6 +171,14 @@ def test_photos_that_change_or_break(tmp_path, tiny_clip):
     sample = build_dataset(cfg)[1]  # b: the next one takes its place
     assert sample['data_samples'].img_path.endswith('c.jpg')
     assert sample['data_samples'].skipped_images[0].endswith('b.jpg')
+    # The first one may break as well.
+    first = (tmp_path / 'images/a.jpg').read_bytes()
+    (tmp_path / 'images/a.jpg').write_bytes(b'no picture')
+    CacheFiller(own(tmp_path, tiny_clip, **skip), 'train',
+                tmp_path / 'other').fill(workers=0)
+    state = FeatureCache(tmp_path / 'other/train').state
+    assert np.asarray(state)[:, 0].tolist() == [UNREADABLE, UNREADABLE, DONE]
+    (tmp_path / 'images/a.jpg').write_bytes(first)
     load = LoadCachedFeatures(str(tmp_path / 'cache/train'))
     with pytest.raises(ValueError, match='b.jpg could not be decoded when'):
         load(dict(sample_idx=1, img_path='b.jpg'))

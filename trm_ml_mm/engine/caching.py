@@ -121,7 +121,7 @@ class CacheFiller:
 
     Raises:
         ValueError: If ``out`` has features of another setting.
-        OSError: If the disk has no room for them.
+        OSError: If the disk has no room for them, or no image can be read.
     """
 
     def __init__(self, cfg: Config, part: str, out: Union[str, Path],
@@ -140,8 +140,7 @@ class CacheFiller:
         options = dict(innermost(cfg, part), pipeline=pipeline)
         self.dataset = DATASETS.build(options)
         self.seed = seed
-        first = Views(self.dataset, np.zeros((1, 2), int), seed)[0][2]
-        dense, _ = self.encode([first])
+        dense, _ = self.encode([self.first_readable()])
         meta = CacheMeta(
             tower=tower_name(self.tower),
             pipeline=pipeline,
@@ -154,6 +153,16 @@ class CacheFiller:
         self.meta = meta
         self.bytes = int(np.prod(meta.shape(len(self.dataset)))) * np.dtype(
             dtype).itemsize
+
+    def first_readable(self) -> torch.Tensor:
+        """Of the images, as an input of the tower."""
+        plain = np.stack([np.arange(len(self.dataset)),
+                          np.zeros(len(self.dataset), int)], 1)
+        for _, _, inputs in Views(self.dataset, plain, self.seed):
+            if inputs is not None:
+                return inputs
+        raise OSError('No image of this part can be read, so there is nothing '
+                      'to compute features from.')
 
     def open(self) -> FeatureCache:
         """Create the cache, or take up one of the same setting."""

@@ -237,7 +237,8 @@ def draw_all(jobs: Sequence[Job], out: Path, results: Results,
             j for j in jobs if j.method == 'text_pixel' and j[2:] == job[2:]),
             out)
         gains += [(float(own[c]['positives']),
-                   float(own[c]['AP']) - float(rival[c]['AP'])) for c in own]
+                   float(own[c]['AP']) - float(rival[c]['AP']))
+                  for c in own if own[c]['AP']]  # none without a positive
     save('results_classes.png',
          f'AP of each class, TRM-ML less text-pixel, at '
          f'{setting_name(lowest)} known, against its number of test images; '
