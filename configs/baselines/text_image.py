@@ -1,9 +1,11 @@
-# Rival: learned prompts against the whole image (CoOp).
+# Rival: learned prompts, of every category its own, against the whole image
+# (CoOp).
 # On other data: TRM_ML_BASE=trm_ml_coco python tools/train.py <this file>
 _base_ = '../{{$TRM_ML_BASE:trm_ml_scenes}}.py'
 
 model = dict(
-    backbone=dict(pooled=True, text_residual=0.),
+    backbone=dict(
+        pooled=True, prompt=dict(per_class=True), text_residual=0.),
     head=dict(
         _delete_=True,
         type='trm_ml_mm.TextImageHead',
@@ -11,7 +13,7 @@ model = dict(
         dim={{_base_.model.head.dim}},
         loss={{_base_.model.head.loss}},
         assume_negative={{_base_.model.head.assume_negative}},
-        logit_scale=5.),
+        logit_scale=3.),
 )
 
 optim_wrapper = dict(optimizer=dict(lr=3e-2))

@@ -1,9 +1,11 @@
-# Rival: learned prompts against every place (DualCoOp's formula).
+# Rival: learned prompts against every place (DualCoOp's formula), 16 context
+# tokens for every category.
 # On other data: TRM_ML_BASE=trm_ml_coco python tools/train.py <this file>
 _base_ = '../{{$TRM_ML_BASE:trm_ml_scenes}}.py'
 
 model = dict(
-    backbone=dict(text_residual=0.),
+    backbone=dict(
+        prompt=dict(context=16, per_class=True), text_residual=0.),
     head=dict(
         _delete_=True,
         type='trm_ml_mm.TextPixelHead',
@@ -11,6 +13,6 @@ model = dict(
         dim={{_base_.model.head.dim}},
         loss={{_base_.model.head.loss}},
         assume_negative={{_base_.model.head.assume_negative}},
-        logit_scale=10.),
+        logit_scale=5.),
 )
-optim_wrapper = dict(optimizer=dict(lr=1e-2))
+optim_wrapper = dict(optimizer=dict(lr=3e-1))

@@ -32,6 +32,7 @@ from .launch import load_config
 from .pictures import Curve, draw_curves, draw_gain, draw_saliency
 
 OURS, ORACLE, BASE = 'trm_ml', 'trm_ml_oracle', 'base'
+NO_RELATIONS = 'no_relations'
 ZERO_SHOT = {'zero-shot CLIP, global': 'zero_shot_global',
              'zero-shot CLIP, dense': 'zero_shot_dense'}
 TRAINED = ('linear_probe', 'text_image', 'text_pixel', 'query_decoder',
@@ -305,16 +306,18 @@ Written by `{command}` on {date.today()}. Commits that ran it: {codes}. Python \
 mAP in percent on the test split ({scenes['test']:,} scenes), last epoch, after
 training on {scenes['train']:,} scenes, from features of the frozen tower. A
 seed draws its own mask and initialisation; scene sets: {sets}. Deviations are
-over seeds, within scene sets. Settings were chosen on validation scenes only
-([tuning.md](tuning.md)).
+sample standard deviations over seeds, within scene sets; those of differences
+are over pairs of runs with the same scenes and mask. Settings were chosen on
+validation scenes only ([tuning.md](tuning.md)).
 
 ## The comparison
 
-Seeds: {seeds}. `base` is text-region matching on known labels, without any
-extra part; `trm_ml_oracle` is TRM-ML with all labels known.
+Seeds: {seeds}. `base` is text-region matching without any extra part, on known
+labels (under single positive labels all methods read the rest as absent, too);
+`trm_ml_oracle` is TRM-ML with all labels known.
 
 {markdown(table(headline))}
-How far TRM-ML is ahead:
+How far TRM-ML is ahead, and the sum of the two deviations:
 
 {markdown(margin_table(results))}
 From the base to the oracle:
@@ -323,13 +326,22 @@ From the base to the oracle:
     if ladder:
         parts.append(f'''## What each part does
 
-Alone, on top of the base (differences run by run, their mean and standard
-deviation over n seeds; "-": not run):
+Text-region matching itself: what is matched otherwise, less the base
+(differences run by run, their mean and standard deviation over n seeds; "-":
+not run):
+
+{markdown(difference_table(results, TRAINED, BASE))}
+On top of the base:
 
 {markdown(difference_table(results, ladder, BASE))}
 Taken away from TRM-ML, or done otherwise:
 
 {markdown(difference_table(results, others, OURS))}''')
+    if NO_RELATIONS in methods:
+        parts.append(f'''Relations between categories are not the paper's.
+Rivals less TRM-ML without them:
+
+{markdown(difference_table(results, TRAINED, NO_RELATIONS))}''')
     parts.append(f'''## Pseudo-labels
 
 Of TRM-ML in the last epoch, against the labels that were hidden (percent).

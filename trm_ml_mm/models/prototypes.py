@@ -62,8 +62,8 @@ def evidence_thresholds(unknown: Tensor, positive: Tensor, prior: Tensor,
     Positives: the evidence that ``positive_share`` of the known positives
     reach, over all classes together, so that easy classes give more than hard
     ones. Where labels are missing at random, about that share of the unknown
-    positives reaches it too, rather less, as the known ones are trained on; no
-    prior is needed, which single positive labels do not give.
+    positives reaches it too; no prior is needed, which single positive labels
+    do not give.
 
     Negatives, of which there are many: of the unknown labels of class c a part
     ``1 - prior[c]`` is expected to be negative, and of those the
