@@ -1,7 +1,9 @@
 # TRM-ML on MS-COCO 2014, CLIP RN101 at 448 px, 10% of the labels known.
-# Another proportion, mask or place of the data, one line each:
+# One line each: another proportion, another mask, another folder of the data,
+# CLIP from a file.
 #   --cfg-options train_dataloader.dataset.known=0.5
 #   --cfg-options train_dataloader.dataset.seed=1
+#   --cfg-options data_root=/data/coco/
 #   --cfg-options model.backbone.weights=/path/to/RN101.pt
 _base_ = [
     '_base_/default_runtime.py',
@@ -10,7 +12,4 @@ _base_ = [
     '_base_/schedules/adamw_cosine.py',
 ]
 
-model = dict(
-    backbone=dict(classes='coco'),
-    head=dict(num_classes=80),
-)
+model = dict(backbone=dict(classes='coco'))

@@ -1,6 +1,6 @@
-# TRM-ML on own images with labels in a CSV file; classes come from its header.
-# --cfg-options train_dataloader.dataset.known=0.1 hides more, to see what
-# fewer labels would have given.
+# TRM-ML on your own images with labels in a CSV file. The header names the
+# classes. --cfg-options train_dataloader.dataset.known=0.1 hides more labels,
+# to see what fewer labels would have given.
 _base_ = [
     '_base_/default_runtime.py',
     '_base_/datasets/csv.py',

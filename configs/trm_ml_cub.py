@@ -6,7 +6,4 @@ _base_ = [
     '_base_/schedules/adamw_cosine.py',
 ]
 
-model = dict(
-    backbone=dict(classes='cub'),
-    head=dict(num_classes=312),
-)
+model = dict(backbone=dict(classes='cub'))

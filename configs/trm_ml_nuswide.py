@@ -6,7 +6,4 @@ _base_ = [
     '_base_/schedules/adamw_cosine.py',
 ]
 
-model = dict(
-    backbone=dict(classes='nuswide'),
-    head=dict(num_classes=81),
-)
+model = dict(backbone=dict(classes='nuswide'))

@@ -2,9 +2,12 @@
 # joint space, and the head brings the prompted text tower.
 _base_ = ['trm_ml_coco.py']
 
-data_preprocessor = dict(  # of its own pretraining, not CLIP's
-    mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])
+data_preprocessor = dict(  # of the ResNet's own pretraining, not CLIP's
+    mean=[123.675, 116.28, 103.53],
+    std=[58.395, 57.12, 57.375],
+    to_rgb=True)
 model = dict(
+    type='ImageClassifier',
     backbone=dict(
         _delete_=True,
         type='ResNet',
@@ -19,8 +22,8 @@ model = dict(
             'resnet/resnet50_8xb32_in1k_20210831-ea4938fc.pth',
             prefix='backbone')),
     head=dict(
+        num_classes=80,
         in_channels=2048,
-        dim=None,
         text=dict(
             classes='coco',
             arch='RN101',
@@ -28,6 +31,6 @@ model = dict(
             prompt=dict(context='a photo of a'),
             residual=0.3)),
 )
-# A pretrained backbone is tuned gently beside a new head.
+# A pretrained backbone is tuned with a smaller rate than a new head.
 optim_wrapper = dict(
     paramwise_cfg=dict(custom_keys=dict(backbone=dict(lr_mult=0.05))))

@@ -1,5 +1,5 @@
 # TRM-ML on the built-in scenes, 10% of the labels known.
-# Another proportion, one positive label an image, another mask:
+# One line each: another proportion, one positive label per image, another mask.
 #   --cfg-options train_dataloader.dataset.known=0.5
 #   --cfg-options train_dataloader.dataset.known=single_positive
 #   --cfg-options train_dataloader.dataset.seed=1
@@ -12,6 +12,7 @@ _base_ = [
 
 model = dict(
     # The small CLIP that ships with the package, at the scenes' size.
-    backbone=dict(arch='mini', weights=None, image_size=96),
-    head=dict(dim=128, prototypes=dict(history=512)),
+    backbone=dict(
+        arch='mini', weights=None, image_size=96, classes='scenes'),
+    head=dict(prototypes=dict(history=512)),
 )

@@ -6,7 +6,4 @@ _base_ = [
     '_base_/schedules/adamw_cosine.py',
 ]
 
-model = dict(
-    backbone=dict(classes='voc'),
-    head=dict(num_classes=20),
-)
+model = dict(backbone=dict(classes='voc'))

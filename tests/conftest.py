@@ -9,7 +9,7 @@ import pytest
 import torch
 from tests_support import ROOT
 
-from trm_ml_mm.engine.launch import build_runner
+from trm_ml_mm.engine import build_runner
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ from mmengine.dist import all_gather, get_rank, get_world_size
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 
-from trm_ml_mm.engine.launch import close
+from trm_ml_mm.engine import close
 from trm_ml_mm.registry import HOOKS, MODELS
 
 
@@ -63,6 +63,7 @@ class Step(torch.nn.Module):
         from trm_ml_mm.models import CLIPFeatures
         text = torch.nn.functional.normalize(self.text, dim=-1)
         feats = CLIPFeatures(text, text[0].detach(), None, dense)
+        self.head.calibrate_bias(feats)
         losses = self.head.losses(self.head.match(feats), targets)
         return sum(v for k, v in losses.items() if 'loss' in k)
 
@@ -129,7 +130,7 @@ def metrics_agree():
 
 def threads_end():
     """What tools/test.py does, then a look at the threads that are left."""
-    from trm_ml_mm.engine.launch import build_runner
+    from trm_ml_mm.engine import build_runner
     config, work_dir = sys.argv[2:]
     build_runner(config, work_dir=work_dir, launcher='pytorch').test()
     assert any('gloo' in name for name in thread_names())

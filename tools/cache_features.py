@@ -1,65 +1,56 @@
-"""Run the frozen tower once, keep its features, train from them:
+"""Run the frozen tower once, store its features, train from them:
 python tools/cache_features.py CONFIG
 python tools/train.py CONFIG --cfg-options feature_cache=work_dirs/NAME/features
 """
 import argparse
 import os
 
-from mmengine.config import DictAction
 from rich.progress import Progress
+
+from trm_ml_mm.cli.arguments import add_config, add_launcher, parse
 
 
 def parse_args():
     parser = argparse.ArgumentParser(
-        description='Keep the features that the frozen tower of a config '
-        'gives. An interrupted run goes on when the same command is given '
-        'again; several ranks share the work under torchrun with --launcher '
-        'pytorch.')
-    parser.add_argument('config', help='config file')
+        description='Store the features that the frozen tower of a config '
+        'computes. An interrupted run continues when the same command is '
+        'given again; several ranks share the work under torchrun with '
+        '--launcher pytorch.')
+    add_config(parser)
     parser.add_argument(
         '--out', help='folder of the features (default: the feature_cache of '
         'the config, else features/ in its work dir)')
     parser.add_argument(
         '--views', type=int, default=0,
-        help='augmented views of each training image; 0: one plain view')
+        help='augmented views per training image; 0: one view without '
+        'augmentation')
     parser.add_argument(
         '--dtype', choices=['float16', 'float32'], default='float16')
     parser.add_argument('--batch-size', type=int, default=32)
     parser.add_argument('--workers', type=int, default=2)
     parser.add_argument(
         '--seed', type=int, default=0, help='draws the augmentation')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction,
-        help='override config entries')
-    parser.add_argument(
-        '--launcher', choices=['none', 'pytorch'], default='none')
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
-    args = parser.parse_args()
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    return args
+    add_launcher(parser)
+    return parse(parser)
 
 
 def main():
     args = parse_args()
-    from trm_ml_mm.engine.caching import (
-        CacheFiller,
-        build_tower,
-        parts_to_cache,
-    )
-    from trm_ml_mm.engine.launch import (
+    from trm_ml_mm.engine import (
         close,
         init_distributed,
         load_config,
         work_dir_of,
     )
+    from trm_ml_mm.features import CacheFiller, build_tower, splits_to_cache
     cfg = load_config(args.config, args.cfg_options)
     rank = init_distributed(args.launcher, cfg)
     out = args.out or cfg.get('feature_cache') or os.path.join(
         work_dir_of(cfg, args.config), 'features')
     tower = build_tower(cfg)
     fillers = [
-        CacheFiller(cfg, part, out, args.views, args.dtype, args.seed, tower)
-        for part in parts_to_cache(cfg)
+        CacheFiller(cfg, split, out, args.views, args.dtype, args.seed, tower)
+        for split in splits_to_cache(cfg)
     ]
     if rank == 0:
         for filler in fillers:

@@ -4,19 +4,20 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from mmengine.config import DictAction
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+from trm_ml_mm.cli.arguments import add_config, parse
 
 
 def parse_args():
     parser = argparse.ArgumentParser(
         description='Count images and labels, find unreadable files, and '
         'save a picture of samples with their known labels')
-    parser.add_argument('config', help='config file')
+    add_config(parser)
     parser.add_argument(
-        '--part', choices=['train', 'val', 'test'], default='train')
+        '--split', choices=['train', 'val', 'test'], default='train')
     parser.add_argument('--out', help='folder of the picture (default: the '
                         'work dir of the config)')
     parser.add_argument(
@@ -26,37 +27,34 @@ def parse_args():
     parser.add_argument(
         '--no-decode', action='store_true',
         help='do not decode every image to find unreadable ones')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction,
-        help='override config entries')
-    return parser.parse_args()
+    return parse(parser)
 
 
 def main():
     args = parse_args()
     from trm_ml_mm.datasets.inspection import (
-        draw_samples,
         find_unreadable,
         image_paths,
         image_problem,
         labels_of,
     )
-    from trm_ml_mm.datasets.masks import count_labels
-    from trm_ml_mm.engine.launch import build_dataset, load_config, work_dir_of
+    from trm_ml_mm.engine import build_dataset, load_config, work_dir_of
+    from trm_ml_mm.labels import summarize_labels
+    from trm_ml_mm.visualization import draw_samples
     cfg = load_config(args.config, args.cfg_options)
-    dataset = build_dataset(cfg, args.part)
+    dataset = build_dataset(cfg, args.split)
     labels = labels_of(dataset)
-    counts = count_labels(labels)
+    counts = summarize_labels(labels)
     classes = dataset.metainfo['classes']
     console = Console()
 
     table = Table('class', *(c for c in ('known', 'positive', 'negative',
                                          'unknown')))
     for c, name in enumerate(classes):
-        p, n, u = (int(part[c]) for part in counts[:3])
+        p, n, u = (int(kind[c]) for kind in counts[:3])
         table.add_row(escape(name), *map(str, (p + n, p, n, u)))
     console.print(table)
-    p, n, u = (int(part.sum()) for part in counts[:3])
+    p, n, u = (int(kind.sum()) for kind in counts[:3])
     facts = Table(show_header=False)
     for name, value in [
         ('images', len(labels)),
@@ -91,7 +89,7 @@ def main():
     if chosen:
         out = Path(args.out or work_dir_of(cfg, args.config))
         out.mkdir(parents=True, exist_ok=True)
-        picture = out / f'samples_{args.part}.png'
+        picture = out / f'samples_{args.split}.png'
         draw_samples(dataset, str(picture), sorted(chosen))
         console.print(f'Picture: {picture}', soft_wrap=True)
     sys.exit(1 if broken else 0)

@@ -5,18 +5,20 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from mmengine.config import DictAction
 from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
+
+from trm_ml_mm.cli.arguments import add_cfg_options, parse, setting
+from trm_ml_mm.labels import PRESENT, UNKNOWN
 
 
 def parse_args():
     parser = argparse.ArgumentParser(
         description='Draw, save, verify and print masks of known labels')
     parser.add_argument(
-        'source', help='a config, whose training set is meant, or a matrix of '
+        'source', help='a config (its training set is used), or a matrix of '
         'labels (.npy; .npz with "labels", or "packed" and "num_classes")')
     parser.add_argument(
         '--known', nargs='+', default=['0.1', '0.3', '0.5', '0.7', '0.9',
@@ -27,29 +29,27 @@ def parse_args():
     parser.add_argument('--out', help='save every mask in this folder')
     parser.add_argument(
         '--verify', nargs='+', default=[],
-        help='mask files: draw them again, and compare, instead of --known')
+        help='mask files to draw again and compare, instead of --known')
     parser.add_argument(
         '--per-class', action='store_true', help='print every class too')
     parser.add_argument(
         '--difficult', choices=['negative', 'unknown', 'positive'],
         help="the matrix is in PASCAL VOC's coding (1 present, 0 difficult, "
-        '-1 absent): what difficult counts as')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction,
-        help='override config entries')
-    return parser.parse_args()
+        '-1 absent): how to count difficult objects')
+    add_cfg_options(parser)
+    return parse(parser)
 
 
 def read_source(args):
     """Labels (N, C), image paths, class names."""
     from trm_ml_mm.datasets import label_matrix, scores_from_pascal
-    from trm_ml_mm.datasets.masks import load_labels
+    from trm_ml_mm.labels import load_labels
     if not args.source.endswith('.py'):
         labels = load_labels(args.source)
         if args.difficult:
             labels = scores_from_pascal(labels, args.difficult)
         return labels, [], [str(c) for c in range(labels.shape[1])]
-    from trm_ml_mm.engine.launch import build_dataset, load_config
+    from trm_ml_mm.engine import build_dataset, load_config
     dataset = build_dataset(load_config(args.source, args.cfg_options))
     while hasattr(dataset, 'mask'):  # the labels under it
         dataset = dataset.dataset
@@ -58,32 +58,24 @@ def read_source(args):
     return label_matrix(dataset), paths, list(dataset.metainfo['classes'])
 
 
-def number(known):
-    """'0.1' -> 0.1; other rules stay words."""
-    try:
-        return float(known)
-    except ValueError:
-        return known
-
-
 def main():
     args = parse_args()
-    from trm_ml_mm.datasets.masks import (
-        count_labels,
+    from trm_ml_mm.labels import (
         draw_mask,
         load_mask,
         mask_hash,
         save_mask,
+        summarize_labels,
     )
     labels, images, classes = read_source(args)
     console = Console(width=None if sys.stdout.isatty() else 100)
     console.print(
         f'{len(labels)} images, {len(classes)} classes, '
-        f'{int((labels == 1).sum())} positive labels', highlight=False)
-    jobs = [(number(known), args.seed) for known in args.known]
+        f'{int((labels == PRESENT).sum())} positive labels', highlight=False)
+    jobs = [(setting(known), args.seed) for known in args.known]
     saved = [load_mask(path) for path in args.verify]
     if saved:
-        jobs = [(number(s.known), None if s.seed == 'None' else int(s.seed))
+        jobs = [(setting(s.known), None if s.seed == 'None' else int(s.seed))
                 for s in saved]
     table = Table(
         *(Column(name, no_wrap=True) for name in
@@ -93,7 +85,7 @@ def main():
     per_class, wrong = {}, 0
     for i, (known, seed) in enumerate(jobs):
         mask = draw_mask(labels, known, seed, images, classes)
-        counts = count_labels(np.where(mask, labels, -1))
+        counts = summarize_labels(np.where(mask, labels, UNKNOWN))
         per_class[str(known)] = counts
         row = [str(known), str(seed), str(counts.known.sum()),
                str(counts.positive.sum()), str(counts.images_without),
@@ -116,8 +108,8 @@ def main():
                                  for what in ('known', 'positive')))
         for c, name in enumerate(classes):
             table.add_row(escape(name), *(
-                str(part[c]) for counts in per_class.values()
-                for part in (counts.known, counts.positive)))
+                str(kind[c]) for counts in per_class.values()
+                for kind in (counts.known, counts.positive)))
         console.print(table)
     sys.exit(1 if wrong else 0)
 

@@ -9,7 +9,7 @@ def main():
     parser.add_argument('out', help='file to write')
     parser.add_argument('--seed', type=int, default=0)
     args = parser.parse_args()
-    from trm_ml_mm.models.clip import save_random_weights
+    from trm_ml_mm.models.towers import save_random_weights
     save_random_weights(args.arch, args.out, args.seed)
     print(f'{args.out}: a {args.arch} with random values. It is for smoke '
           'runs; no figure from it means anything.')

@@ -27,20 +27,20 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from trm_ml_mm.datasets.rendering import (
-    LOOKS,
-    SHAPES,
+from trm_ml_mm.datasets.scenes.rendering import (
+    COLOURS,
     place_objects,
     render_scene,
 )
-from trm_ml_mm.models.mini_clip import (
+from trm_ml_mm.labels.names import LOOKS, SHAPES
+from trm_ml_mm.models.text import encode_prompts, kept_positions
+from trm_ml_mm.models.towers.mini import (
     MINI_CLIP_CONFIG,
     MINI_CLIP_WEIGHTS,
     pack_state,
     remove_layer4_stride,
     unpack_state,
 )
-from trm_ml_mm.models.text import encode_prompts, kept_places
 
 WORDS = list(LOOKS) + list(SHAPES)
 TEMPLATES = ('{}', 'a photo of {}', 'a picture of {}', 'a scene with {}',
@@ -100,7 +100,7 @@ def caption(rng, names, grey):
     for j in rng.permutation(len(names))[:4]:
         a, b = names[j]
         words[len(looks) + b] = 1
-        if grey and LOOKS[looks[a]] is not None:
+        if grey and COLOURS[looks[a]] is not None:
             phrases.append(f'a {shapes[b]}')
         else:
             words[a] = 1
@@ -216,7 +216,7 @@ class Pretrainer(nn.Module):
         tokens = tokens[:, :end.max() + 1]
         embedded = self.clip.token_embedding(tokens)
         # All captions begin with the start token.
-        kept = kept_places(end, 1, tokens.shape[1] - 1)
+        kept = kept_positions(end, 1, tokens.shape[1] - 1)
         return encode_prompts(self.clip, embedded[:1, :1],
                               embedded[None, :, 1:], end, kept)[0]
 

@@ -5,20 +5,14 @@ import argparse
 import sys
 from pathlib import Path
 
-
-def setting(text):
-    """A proportion, or a rule or file by name."""
-    try:
-        return float(text)
-    except ValueError:
-        return text
+from trm_ml_mm.cli.arguments import setting
 
 
 def parse_args():
     parser = argparse.ArgumentParser(
-        description='Run configs x label settings x seeds. What was '
-        'interrupted goes on when the same command is given again. Seed 0 '
-        'means the published mask of a protocol.')
+        description='Run configs x label settings x seeds. An interrupted grid '
+        'continues when the same command is given again. Seed 0 means the '
+        'published mask of a protocol.')
     parser.add_argument('configs', nargs='+', help='config files')
     parser.add_argument(
         '--known', nargs='+', type=setting, required=True,
@@ -28,11 +22,11 @@ def parse_args():
         '--scene-sets', nargs='+', type=int, default=[None],
         help='of the built-in set (default: that of the config)')
     parser.add_argument(
-        '--features', help='run the frozen tower once, keep what it gives in '
-        'this folder, and train from it; all configs must share the tower')
+        '--features', help='run the frozen tower once, store its features in '
+        'this folder, and train from them; all configs must share the tower')
     parser.add_argument(
         '--views', type=int, default=2,
-        help='augmented views of a training image in --features')
+        help='augmented views per training image in --features')
     parser.add_argument('--out', required=True, help='folder of all runs')
     parser.add_argument(
         '--processes', type=int,
@@ -47,15 +41,13 @@ def main():
     args = parse_args()
     from mmengine.logging import MMLogger
 
-    from trm_ml_mm.engine.grid import (
-        cache_features,
-        plan,
-        read_row,
-        run_grid,
-        save_tables,
-    )
+    from trm_ml_mm.experiments.plan import plan
+    from trm_ml_mm.experiments.run import cache_features, read_row, run_grid
+    from trm_ml_mm.experiments.tables import save_tables
     MMLogger.get_instance('grid')
-    jobs = plan(args.configs, args.known, args.seeds, args.scene_sets)
+    data = [() if number is None else (f'scene_set={number}', )
+            for number in args.scene_sets]
+    jobs = plan(args.configs, args.known, args.seeds, data)
     if args.features:
         cache_features(jobs, args.features, args.views, args.cfg_options)
     rows = run_grid(jobs, args.out, Path(__file__).with_name('train.py'),

@@ -1,48 +1,42 @@
 """Test a checkpoint: python tools/test.py CONFIG CHECKPOINT"""
 import argparse
-import os
 import sys
 
-from mmengine.config import DictAction
+from trm_ml_mm.cli.arguments import add_config, add_launcher, parse
 
 
 def parse_args():
-    parser = argparse.ArgumentParser(description='Test a checkpoint')
-    parser.add_argument('config', help='config file')
-    parser.add_argument('checkpoint', help='checkpoint file')
+    parser = argparse.ArgumentParser(
+        description='Test a checkpoint on the test set of a config')
+    add_config(parser)
+    parser.add_argument(
+        'checkpoint', nargs='?',
+        help='checkpoint file; only zero-shot CLIP needs none')
     parser.add_argument('--work-dir', help='where logs go')
     parser.add_argument(
         '--per-class', action='store_true', help='print every class too')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        help='override config entries')
-    parser.add_argument(
-        '--launcher',
-        choices=['none', 'pytorch', 'slurm', 'mpi'],
-        default='none')
-    # torchrun sets LOCAL_RANK, older launchers pass it
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
-    args = parser.parse_args()
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    return args
+    add_launcher(parser)
+    return parse(parser)
 
 
 def main():
     args = parse_args()
-    from trm_ml_mm.engine import ReportHook
-    from trm_ml_mm.engine.launch import build_runner, close
+    from trm_ml_mm.engine import ReportHook, build_runner, close
+    from trm_ml_mm.models import ZeroShotHead
     runner = build_runner(
         args.config,
         work_dir=args.work_dir,
         options=args.cfg_options,
         launcher=args.launcher,
-        checkpoint=args.checkpoint)
+        checkpoint=args.checkpoint,
+        train=False)
+    if args.checkpoint is None and not isinstance(
+            getattr(runner.model, 'module', runner.model).head, ZeroShotHead):
+        sys.exit('Give a checkpoint: this model has learned nothing yet.')
     reports = [hook for hook in runner.hooks if isinstance(hook, ReportHook)]
     if args.per_class and not reports:
-        sys.exit('--per-class needs ReportHook, which prints the table: put '
-                 'trm_ml_mm.ReportHook into custom_hooks of the config.')
+        sys.exit('--per-class needs ReportHook, which prints the table: add '
+                 'trm_ml_mm.ReportHook to custom_hooks of the config.')
     for hook in reports:
         hook.per_class |= args.per_class
     runner.test()

@@ -8,14 +8,14 @@ import statistics
 import sys
 from pathlib import Path
 
-from run_grid import setting
+from trm_ml_mm.cli.arguments import setting
 
 
 def parse_args():
     parser = argparse.ArgumentParser(
-        description='Every combination of the listed values, in every label '
-        'setting; validation mAP of the last epoch. The test set has no part '
-        'in the table.')
+        description='Run every combination of the listed values in every label '
+        'setting, and rank them by validation mAP of the last epoch. The '
+        'table does not use the test set.')
     parser.add_argument('config', help='config file')
     parser.add_argument(
         '--search', nargs='+', required=True,
@@ -35,15 +35,14 @@ def main():
     args = parse_args()
     from mmengine.logging import MMLogger
 
-    from trm_ml_mm.engine.grid import (
+    from trm_ml_mm.experiments.plan import plan, short_option
+    from trm_ml_mm.experiments.run import (
         cache_features,
-        markdown,
-        plan,
         read_validation,
         run_grid,
-        setting_name,
-        short_option,
     )
+    from trm_ml_mm.experiments.tables import markdown, setting_name
+    from trm_ml_mm.utils.io import write_text
     MMLogger.get_instance('grid')
     searched = [entry.split('=', 1) for entry in args.search]
     if any(len(entry) < 2 for entry in searched):
@@ -53,10 +52,10 @@ def main():
         for values in itertools.product(
             *(values.split(',') for _, values in searched))
     ]
+    data = () if args.scene_set is None else (f'scene_set={args.scene_set}', )
     jobs = [
         job._replace(variant=variant) for variant in variants
-        for job in plan([args.config], args.known, [args.seed],
-                        [args.scene_set])
+        for job in plan([args.config], args.known, [args.seed], [data])
     ]
     if args.features:
         cache_features(jobs, args.features, args.views, args.cfg_options)
@@ -65,7 +64,7 @@ def main():
     found = {(job.variant, job.known): read_validation(job, args.out)
              for job in jobs}
     if None in found.values():
-        sys.exit('Some runs failed: see the messages above.')
+        sys.exit('Some runs failed; see the messages above.')
     ranked = sorted(variants, reverse=True, key=lambda v: statistics.fmean(
         found[v, known] for known in args.known))
     lines = [[Path(args.config).stem, *map(setting_name, args.known), 'mean']]
@@ -78,7 +77,7 @@ def main():
     text = markdown(lines)
     name = '_'.join([Path(args.config).stem,
                      *map(short_option, args.search)])
-    Path(args.out, f'{name}.md').write_text(text)
+    write_text(Path(args.out, f'{name}.md'), text)
     print(text)
 
 

@@ -1,11 +1,11 @@
 """The registry scope ``trm_ml_mm``.
 
 A config keeps ``default_scope = 'mmpretrain'`` and writes
-``type='trm_ml_mm.TextRegionMatchingHead'``: MMEngine then imports this module,
-and the ``locations`` below on first use, so no ``custom_imports`` is needed.
+``type='trm_ml_mm.TextRegionMatchingHead'``. MMEngine then imports this module,
+and the ``locations`` below on first use: no ``custom_imports`` is needed.
 
-Only mmengine is imported here: MMEngine swallows import errors of a
-``registry`` module, and a mistake would show as "not in the registry".
+This module imports only mmengine. MMEngine hides import errors of a
+``registry`` module, so that a mistake would show as "not in the registry".
 """
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import FUNCTIONS as MMENGINE_FUNCTIONS
@@ -31,7 +31,7 @@ TRANSFORMS = Registry(
     'transform',
     scope=_SCOPE,
     parent=MMENGINE_TRANSFORMS,
-    locations=['trm_ml_mm.datasets'])
+    locations=['trm_ml_mm.datasets', 'trm_ml_mm.features'])
 METRICS = Registry(
     'metric',
     scope=_SCOPE,

@@ -10,8 +10,7 @@ default_hooks = dict(
         max_keep_ckpts=1,
         save_best='multi-label/mAP',
         rule='greater',
-        # A file is written beside its place and renamed into it, and the
-        # previous one goes only then.
+        # Write a file whole or not at all, and remove the previous one later.
         backend_args=dict(backend='atomic')),
     sampler_seed=dict(type='DistSamplerSeedHook'),
 )
@@ -29,9 +28,10 @@ env_cfg = dict(
     mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
     dist_cfg=dict(backend='nccl'),
 )
-vis_backends = [dict(type='LocalVisBackend')]
-visualizer = dict(type='UniversalVisualizer', vis_backends=vis_backends)
+visualizer = dict(
+    type='UniversalVisualizer', vis_backends=[dict(type='LocalVisBackend')])
 randomness = dict(seed=0, deterministic=False)
 log_level = 'INFO'
 load_from = None
 resume = False
+work_dir = 'work_dirs'  # tools/train.py adds the name of the config

@@ -1,6 +1,6 @@
-# The base that parts are added to: category regions, query level, known
-# labels only. The memory of prototypes stays, for parts to use; without them it
-# has no say.
+# The base that components are added to: category regions, query level, known
+# labels only. The prototypes stay in memory for components to use; on their own
+# they change nothing.
 _base_ = '../{{$TRM_ML_BASE:trm_ml_scenes}}.py'
 
 model = dict(

@@ -1,4 +1,4 @@
-# Base + pseudo-labels from the matching logit alone: prototypes have no say.
+# Base + pseudo-labels from the matching logit alone, without prototypes.
 _base_ = 'base_pseudo.py'
 
-model = dict(head=dict(prototypes=dict(gain=0.)))
+model = dict(head=dict(prototypes=dict(scale=0.)))

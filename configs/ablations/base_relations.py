@@ -1,4 +1,4 @@
-# Base + relations between categories.
+# Base + category relations.
 _base_ = 'base.py'
 
 model = dict(head=dict(relations=10.))

@@ -1,4 +1,4 @@
-# TRM-ML without the mean of levels: predicted from the query level alone.
+# TRM-ML with predictions from the query level alone, not the mean of both.
 _base_ = '../{{$TRM_ML_BASE:trm_ml_scenes}}.py'
 
 model = dict(head=dict(scores='query'))

@@ -2,4 +2,4 @@
 # contrast.
 _base_ = '../{{$TRM_ML_BASE:trm_ml_scenes}}.py'
 
-model = dict(head=dict(prototypes=dict(gain=0.), contrast=None))
+model = dict(head=dict(prototypes=dict(scale=0.), contrast=None))

@@ -1,4 +1,4 @@
-# TRM-ML without relations between categories.
+# TRM-ML without category relations.
 _base_ = '../{{$TRM_ML_BASE:trm_ml_scenes}}.py'
 
 model = dict(head=dict(relations=0.))

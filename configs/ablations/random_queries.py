@@ -1,5 +1,5 @@
-# TRM-ML with queries and attention that start at random, as sharp as the random
-# query decoder's search found best.
+# TRM-ML with random initial queries and attention, at the attention scale that
+# was best for the random query decoder.
 _base_ = '../{{$TRM_ML_BASE:trm_ml_scenes}}.py'
 
-model = dict(head=dict(region=dict(start='random', sharpness=3.)))
+model = dict(head=dict(region=dict(start='random', attention_scale=3.)))

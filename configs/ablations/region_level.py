@@ -1,4 +1,4 @@
-# The region level alone: trained and predicted from.
+# The region level alone, in training and prediction.
 _base_ = 'base.py'
 
 model = dict(head=dict(train_level='region', scores='region'))

@@ -1,5 +1,5 @@
-# Rival: a linear layer on the embedding of the whole image.
-# On other data: TRM_ML_BASE=trm_ml_coco python tools/train.py <this file>
+# Baseline: a linear layer on the embedding of the whole image.
+# On another data set: TRM_ML_BASE=trm_ml_coco python tools/train.py <this file>
 _base_ = '../{{$TRM_ML_BASE:trm_ml_scenes}}.py'
 
 model = dict(
@@ -8,8 +8,6 @@ model = dict(
     head=dict(
         _delete_=True,
         type='trm_ml_mm.LinearProbeHead',
-        num_classes={{_base_.model.head.num_classes}},
-        dim={{_base_.model.head.dim}},
         loss={{_base_.model.head.loss}},
         assume_negative={{_base_.model.head.assume_negative}},
         logit_scale=3.),

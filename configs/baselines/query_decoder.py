@@ -1,5 +1,5 @@
-# Rival: category queries with free outputs (Query2Label), without text.
-# On other data: TRM_ML_BASE=trm_ml_coco python tools/train.py <this file>
+# Baseline: category queries with free output vectors (Query2Label), no text.
+# On another data set: TRM_ML_BASE=trm_ml_coco python tools/train.py <this file>
 _base_ = '../{{$TRM_ML_BASE:trm_ml_scenes}}.py'
 
 model = dict(
@@ -7,13 +7,11 @@ model = dict(
     head=dict(
         _delete_=True,
         type='trm_ml_mm.QueryDecoderHead',
-        num_classes={{_base_.model.head.num_classes}},
-        dim={{_base_.model.head.dim}},
         loss={{_base_.model.head.loss}},
         assume_negative={{_base_.model.head.assume_negative}},
         start='random',
         self_attention=4,
-        region=dict(sharpness=3., mlp_layers=2),
+        region=dict(attention_scale=3., mlp_layers=2),
         logit_scale=10.),
 )
 optim_wrapper = dict(optimizer=dict(lr=3e-3))

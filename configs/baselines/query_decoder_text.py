@@ -1,6 +1,6 @@
-# Rival: category queries with free outputs (Query2Label), all of which start
-# as CLIP's text features.
-# On other data: TRM_ML_BASE=trm_ml_coco python tools/train.py <this file>
+# Baseline: category queries with free output vectors (Query2Label), which all
+# start as CLIP's text features.
+# On another data set: TRM_ML_BASE=trm_ml_coco python tools/train.py <this file>
 _base_ = '../{{$TRM_ML_BASE:trm_ml_scenes}}.py'
 
 model = dict(
@@ -8,13 +8,11 @@ model = dict(
     head=dict(
         _delete_=True,
         type='trm_ml_mm.QueryDecoderHead',
-        num_classes={{_base_.model.head.num_classes}},
-        dim={{_base_.model.head.dim}},
         loss={{_base_.model.head.loss}},
         assume_negative={{_base_.model.head.assume_negative}},
         start='text',
         self_attention=4,
-        region=dict(num_heads=1, sharpness=40., mlp_layers=2),
+        region=dict(num_heads=1, attention_scale=40., mlp_layers=2),
         logit_scale=10.),
 )
 optim_wrapper = dict(optimizer=dict(lr=1e-4))

@@ -1,16 +1,14 @@
-# Rival: learned prompts, of every category its own, against the whole image
+# Baseline: learned prompts, one per category, matched with the whole image
 # (CoOp).
-# On other data: TRM_ML_BASE=trm_ml_coco python tools/train.py <this file>
+# On another data set: TRM_ML_BASE=trm_ml_coco python tools/train.py <this file>
 _base_ = '../{{$TRM_ML_BASE:trm_ml_scenes}}.py'
 
 model = dict(
     backbone=dict(
-        pooled=True, prompt=dict(per_class=True), text_residual=0.),
+        pooled=True, prompt=dict(class_specific=True), text_residual=0.),
     head=dict(
         _delete_=True,
         type='trm_ml_mm.TextImageHead',
-        num_classes={{_base_.model.head.num_classes}},
-        dim={{_base_.model.head.dim}},
         loss={{_base_.model.head.loss}},
         assume_negative={{_base_.model.head.assume_negative}},
         logit_scale=3.),

@@ -1,16 +1,14 @@
-# Rival: learned prompts against every place (DualCoOp's formula), 16 context
-# tokens for every category.
-# On other data: TRM_ML_BASE=trm_ml_coco python tools/train.py <this file>
+# Baseline: learned prompts matched with every location (DualCoOp's formula),
+# 16 context tokens for each category.
+# On another data set: TRM_ML_BASE=trm_ml_coco python tools/train.py <this file>
 _base_ = '../{{$TRM_ML_BASE:trm_ml_scenes}}.py'
 
 model = dict(
     backbone=dict(
-        prompt=dict(context=16, per_class=True), text_residual=0.),
+        prompt=dict(context=16, class_specific=True), text_residual=0.),
     head=dict(
         _delete_=True,
         type='trm_ml_mm.TextPixelHead',
-        num_classes={{_base_.model.head.num_classes}},
-        dim={{_base_.model.head.dim}},
         loss={{_base_.model.head.loss}},
         assume_negative={{_base_.model.head.assume_negative}},
         logit_scale=5.),

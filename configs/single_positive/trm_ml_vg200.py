@@ -1,4 +1,4 @@
-# TRM-ML on VG-200, one positive label known of each image.
+# TRM-ML on VG-200, one positive label known per image.
 _base_ = '../trm_ml_vg200.py'
 
 train_dataloader = dict(dataset=dict(known='single_positive'))

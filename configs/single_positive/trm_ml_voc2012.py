@@ -1,4 +1,4 @@
-# TRM-ML on PASCAL VOC 2012, one positive label known of each image. The
+# TRM-ML on PASCAL VOC 2012, one positive label known per image. The
 # literature of this setting counts difficult objects as positive.
 _base_ = '../trm_ml_voc2012.py'
 

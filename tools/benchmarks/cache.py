@@ -12,9 +12,9 @@ import cv2
 import numpy as np
 
 from trm_ml_mm.datasets import COCO_CLASSES
-from trm_ml_mm.engine.caching import CacheFiller, parts_to_cache
-from trm_ml_mm.engine.launch import build_runner, load_config
-from trm_ml_mm.models.clip import save_random_weights
+from trm_ml_mm.engine import build_runner, load_config
+from trm_ml_mm.features import CacheFiller, splits_to_cache
+from trm_ml_mm.models.towers import save_random_weights
 
 CONFIG = 'configs/trm_ml_csv.py'
 
@@ -23,7 +23,6 @@ def parse_args():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument('--arch', default='RN50')
-    parser.add_argument('--dim', type=int, default=1024)
     parser.add_argument('--images', type=int, default=128)
     parser.add_argument('--batch-size', type=int, default=64)
     parser.add_argument(
@@ -70,19 +69,16 @@ def main():
         save_random_weights(args.arch, str(root / 'weights.pt'))
         options = {
             'data_root': f'{folder}/',
-            'model.backbone.arch': args.arch,
+            'arch': args.arch,
             'model.backbone.weights': str(root / 'weights.pt'),
             'model.backbone.prompt.learnable': not args.fixed_prompts,
-            'model.head.dim': args.dim,
             'train_dataloader.batch_size': args.batch_size,
             'train_dataloader.num_workers': args.workers,
         }
         cfg = load_config(CONFIG, options)
-        for part in parts_to_cache(cfg):
-            CacheFiller(cfg, part, root / 'cache', views=1).fill(
+        for split in splits_to_cache(cfg):
+            CacheFiller(cfg, split, root / 'cache', views=1).fill(
                 args.batch_size, args.workers)
-        # All parts are checked against the cache before validation is
-        # dropped, so the option goes in whole.
         cached = {**options, 'feature_cache': str(root / 'cache'),
                   'train_dataloader.num_workers': 0}
         times = {name: seconds_per_epoch(o, str(root / name))

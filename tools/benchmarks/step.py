@@ -19,14 +19,14 @@ from rich.table import Table
 
 from trm_ml_mm.datasets import COCO_CLASSES
 from trm_ml_mm.models import CLIPFeatures, CLIPPromptBackbone
-from trm_ml_mm.models.backbones.clip_prompt import resnet_dense_map
 from trm_ml_mm.models.losses import PartialAsymmetricLoss
-from trm_ml_mm.models.region import as_places
+from trm_ml_mm.models.region import as_locations
 from trm_ml_mm.models.text import PromptLearner, encode_prompts
+from trm_ml_mm.models.towers import resnet_dense_map
 from trm_ml_mm.registry import MODELS
 
 CONFIG = 'configs/trm_ml_coco.py'
-PAIR = dict(context=16, pair=True, per_class=True)
+PAIR = dict(context=16, pair=True, class_specific=True)
 PARTS = ('visual', 'text', 'head', 'backward', 'optimiser')
 
 
@@ -131,9 +131,12 @@ def training(**options):
             with bench.autocast():
                 dense, _ = backbone.encode_image(bench.images, pooled=False)
                 mark('visual')
-                text, anchor = backbone.text(), backbone.text.anchor()
+                text = backbone.text()
+                zero_shot = backbone.text.zero_shot_text()
                 mark('text')
-                output = head.match(CLIPFeatures(text, anchor, None, dense))
+                feats = CLIPFeatures(text, zero_shot, None, dense)
+                head.calibrate_bias(feats)
+                output = head.match(feats)
             losses = head.losses(output, bench.targets)
             mark('head')
             sum(v for k, v in losses.items() if 'loss' in k).backward()
@@ -150,8 +153,8 @@ def training(**options):
 
 def dualcoop_style(bench):
     """Text-pixel prompt tuning as arXiv 2206.09541 describes it: a positive
-    and a negative prompt of 16 tokens per class, all 77 places of the text
-    tower, every place of the map matched with every prompt."""
+    and a negative prompt of 16 tokens per class, all 77 positions of the text
+    tower, every location of the map matched with every prompt."""
     backbone = bench.backbone().train()
     clip = backbone.text.clip
     prompt = PromptLearner(clip, backbone.text.words, **PAIR).to(bench.device)
@@ -161,11 +164,11 @@ def dualcoop_style(bench):
     def step(mark):
         with bench.autocast():
             dense, _ = backbone.encode_image(bench.images, pooled=False)
-            places = F.normalize(dense.flatten(2).float(), dim=1)
+            locations = F.normalize(dense.flatten(2).float(), dim=1)
             mark('visual')
             text = F.normalize(plain_text(clip, prompt).float(), dim=-1)
             mark('text')
-            cosine = 20 * torch.einsum('bdl,pcd->pbcl', places, text)
+            cosine = 20 * torch.einsum('bdl,pcd->pbcl', locations, text)
             weights = cosine[0].softmax(-1)
             logits = (cosine * weights).sum(-1)
             value = loss(logits[0] - logits[1], bench.targets)
@@ -179,15 +182,15 @@ def dualcoop_style(bench):
     return step
 
 
-def plain_text(clip, prompt, places=None):
-    """Whole prompts over ``places`` places (None: all), nothing shared."""
+def plain_text(clip, prompt, positions=None):
+    """Whole prompts over this many positions (None: all), nothing shared."""
     prefix, suffix, end, _ = prompt()
     groups, classes = suffix.shape[:2]
     whole = torch.cat([prefix[:, None].expand(-1, classes, -1, -1), suffix], 2)
-    places = places or clip.context_length
-    x = F.pad(whole, (0, 0, 0, places - whole.shape[2])).flatten(0, 1)
-    x = x + clip.positional_embedding[:places]
-    x = clip.transformer(x, attn_mask=clip.attn_mask[:places, :places])
+    positions = positions or clip.context_length
+    x = F.pad(whole, (0, 0, 0, positions - whole.shape[2])).flatten(0, 1)
+    x = x + clip.positional_embedding[:positions]
+    x = clip.transformer(x, attn_mask=clip.attn_mask[:positions, :positions])
     x = x[torch.arange(len(x), device=x.device), end.repeat(groups)]
     x = clip.ln_final(x) @ clip.text_projection
     return x.unflatten(0, (groups, classes))
@@ -247,25 +250,25 @@ def head_only(match):
         side = bench.args.image_size // 32
         dense = torch.randn(bench.args.batch_size, backbone.embed_dim, side,
                             side, device=bench.device)
-        anchor = backbone.text.anchor()
+        zero_shot_text = backbone.text.zero_shot_text()
         region = bench.head(backbone.embed_dim).region
 
         def step(mark):
-            match(region, dense, anchor).sum().backward()
+            match(region, dense, zero_shot_text).sum().backward()
 
         return step
 
     return build
 
 
-def project_places(region, dense, anchor):
-    """Cross-attention as it is written down: keys and values of places."""
-    places = F.normalize(as_places(dense), dim=-1)
-    queries = region.query_proj(anchor + region.query_offset)
-    keys = region.key_proj(places)
+def project_locations(region, dense, zero_shot_text):
+    """Cross-attention as papers write it: keys and values of locations."""
+    locations = F.normalize(as_locations(dense), dim=-1)
+    queries = region.query_proj(zero_shot_text + region.query_offset)
+    keys = region.key_proj(locations)
     saliency = (queries @ keys.transpose(1, 2)).softmax(-1)
-    attended = saliency @ region.value_proj(places)
-    return saliency @ places + region.mlp(attended)
+    attended = saliency @ region.value_proj(locations)
+    return saliency @ locations + region.mlp(attended)
 
 
 VARIANTS = {
@@ -278,14 +281,14 @@ VARIANTS = {
     'forward: contiguous layout': contiguous_forward,
     'forward: bf16 tower': bare_forward(tower_dtype='bfloat16'),
     'forward: compiled': bare_forward(compile=True),
-    'head: every place projected': head_only(project_places),
+    'head: every location projected': head_only(project_locations),
     'head: categories projected': head_only(
-        lambda region, dense, anchor: region(dense, anchor).query),
-    'text: 77 places': text_only(lambda t: plain_text(t.clip, t.prompt)),
+        lambda region, dense, text: region(dense, text).query),
+    'text: 77 positions': text_only(lambda t: plain_text(t.clip, t.prompt)),
     'text: cut to need': text_only(cut),
     'text: cut, prefix shared, no padding': text_only(lambda t: t()),
     'text: fixed prompts, kept': text_only(lambda t: t(), learnable=False),
-    'text: pair per class, 77 places': text_only(
+    'text: pair per class, 77 positions': text_only(
         lambda t: plain_text(t.clip, t.prompt), **PAIR),
     'text: pair per class, cut, two batches': text_only(two_batches, **PAIR),
     'text: pair per class, cut, one batch': text_only(lambda t: t(), **PAIR),
@@ -369,9 +372,9 @@ def show(rows, args):
         cells = [f'{row["seconds"] / floor:.3f}'] if floor else []
         cells.append(f'{args.batch_size / row["seconds"]:.2f}')
         for part in PARTS:
-            share = row['parts'].get(part)
-            cells.append('' if share is None else
-                         f'{share / (floor or row["seconds"]):.3f}')
+            ratio = row['parts'].get(part)
+            cells.append('' if ratio is None else
+                         f'{ratio / (floor or row["seconds"]):.3f}')
         cells.append(f'{row["peak_mb"]:.0f}' if 'peak_mb' in row else '')
         table.add_row(row['variant'], *cells[:len(table.columns) - 1])
     device = (torch.cuda.get_device_name() if torch.cuda.is_available()
@@ -381,7 +384,7 @@ def show(rows, args):
         f'{args.arch}, {args.image_size} px, batch {args.batch_size}, '
         f'{args.classes} classes, {"bf16" if args.bf16 else "fp32"}'
         f'{", compiled" if args.compile else ""}; {device}; torch '
-        f'{torch.__version__}; parts as shares of the bare forward',
+        f'{torch.__version__}; parts as ratios of the bare forward',
         highlight=False, soft_wrap=True)
     console.print(table)
 

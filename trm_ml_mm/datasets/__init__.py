@@ -1,27 +1,25 @@
-from .base import MultiLabelDataset, UnreadableImage, label_matrix
-from .categories import (
+from trm_ml_mm.labels import (
     COCO_CLASSES,
     CUB_ATTRIBUTES,
     NUS_CLASSES,
     VOC_CLASSES,
-    class_names,
-    prompt_name,
-)
-from .coco import CocoMultiLabel
-from .csv_labels import CSVMultiLabel
-from .cub import CUBAttributes
-from .feature_cache import FeatureCache, LoadCachedFeatures
-from .json_labels import JSONMultiLabel
-from .masks import (
     Mask,
+    class_names,
     draw_mask,
     known_label_mask,
     listed_positives_mask,
     load_mask,
     mask_hash,
+    prompt_name,
     save_mask,
     single_positive_mask,
 )
+
+from .base import MultiLabelDataset, UnreadableImage, label_matrix
+from .coco import CocoMultiLabel
+from .csv_labels import CSVMultiLabel
+from .cub import CUBAttributes
+from .json_labels import JSONMultiLabel
 from .nus_wide import NUSWide
 from .partial_labels import PartialLabelDataset
 from .scenes import RenderScene, Scenes
@@ -30,8 +28,7 @@ from .voc import VOCMultiLabel, scores_from_pascal
 
 __all__ = [
     'COCO_CLASSES', 'CSVMultiLabel', 'CUBAttributes', 'CUB_ATTRIBUTES',
-    'CocoMultiLabel', 'FeatureCache', 'JSONMultiLabel',
-    'LoadCachedFeatures', 'Mask', 'MultiLabelDataset',
+    'CocoMultiLabel', 'JSONMultiLabel', 'Mask', 'MultiLabelDataset',
     'NUSWide', 'NUS_CLASSES', 'PartialLabelDataset', 'RenderScene', 'Scenes',
     'UnreadableImage', 'VG200', 'VOCMultiLabel', 'VOC_CLASSES', 'class_names',
     'draw_mask', 'known_label_mask', 'label_matrix', 'listed_positives_mask',

@@ -1,4 +1,4 @@
-"""What the multi-label data sets of this package have in common."""
+"""What all multi-label data sets of this package share."""
 import os
 from pathlib import Path
 from typing import Callable, List, Sequence
@@ -7,47 +7,48 @@ import cv2
 import numpy as np
 from mmpretrain.datasets import BaseDataset
 
-from .files import existing
+from trm_ml_mm.labels import ABSENT, PRESENT, UNKNOWN
+from trm_ml_mm.utils.checks import check_choice
+from trm_ml_mm.utils.io import existing
+from trm_ml_mm.utils.mmengine_private import own_metainfo, wrapped_index
 
 
 class MultiLabelDataset(BaseDataset):
-    """An MMPretrain data set whose samples carry ``gt_score``.
+    """An MMPretrain data set whose samples have ``gt_score``.
 
-    ``gt_score`` is ``(C,)`` float32: 1 present, 0 absent, -1 unknown. A data
-    list may give it, or ``gt_label``, the indices of the present classes
-    (then every other class is absent; a repeated index counts once).
+    ``gt_score`` is ``(C,)`` float32 in {PRESENT, ABSENT, UNKNOWN}. A data list
+    gives either ``gt_score``, or ``gt_label``, the indices of the present
+    classes (every other class is then absent; a repeated index counts once).
 
     Args:
-        unreadable: What to do with an image that is missing or cannot be
-            decoded. 'stop': say which one it is. 'skip', for training only:
-            the next image that can be read takes its place in the batch, and
+        on_error: What to do if an image is missing or cannot be decoded.
+            'raise': stop with an error that names it. 'skip' (training only):
+            the next readable image takes its place in the batch, and
             :class:`~trm_ml_mm.engine.SkippedImagesHook` counts and lists it.
-        **kwargs: Of :class:`mmengine.dataset.BaseDataset`.
+        **kwargs: See :class:`mmengine.dataset.BaseDataset`.
 
     Raises:
-        ValueError: If ``unreadable`` is neither, or 'skip' for test data,
-            whose figures would silently miss images.
+        ValueError: If ``on_error`` is unknown, or 'skip' for test data, whose
+            metrics would silently miss images.
     """
 
     def __init__(self,
                  ann_file: str = '',
-                 unreadable: str = 'stop',
+                 on_error: str = 'raise',
                  test_mode: bool = False,
                  **kwargs):
-        if unreadable not in ('stop', 'skip'):
-            raise ValueError("unreadable is 'stop' or 'skip', got "
-                             f'{unreadable!r}.')
-        if unreadable == 'skip' and test_mode:
+        check_choice(('raise', 'skip'), on_error=on_error)
+        if on_error == 'skip' and test_mode:
             raise ValueError(
-                "unreadable='skip' is for training: figures of a test set "
-                'would miss images; take unreadable ones out of its list.')
-        self.unreadable = unreadable
+                "on_error='skip' is for training: metrics of a test set would "
+                'miss images; take unreadable images out of its list.')
+        self.on_error = on_error
         super().__init__(ann_file=ann_file, test_mode=test_mode, **kwargs)
 
     @property
     def class_names(self) -> Sequence[str]:
-        """``metainfo['classes']``, without a copy at every look."""
-        return self._metainfo['classes']
+        """``metainfo['classes']``, without copying it at every access."""
+        return own_metainfo(self)['classes']
 
     def get_data_info(self, idx: int) -> dict:
         info = super().get_data_info(idx)
@@ -58,11 +59,12 @@ class MultiLabelDataset(BaseDataset):
     def __getitem__(self, idx: int) -> dict:
         self.full_init()
         return read_sample(self.pipeline, self.get_data_info, idx, len(self),
-                           self.unreadable)
+                           self.on_error)
 
     def get_cat_ids(self, idx: int) -> List[int]:
         """Indices of the classes present in one sample."""
-        return np.flatnonzero(self.get_data_info(idx)['gt_score'] == 1).tolist()
+        score = self.get_data_info(idx)['gt_score']
+        return np.flatnonzero(score == PRESENT).tolist()
 
     def _image_folder(self) -> Path:
         return existing(self.img_prefix, 'Image folder',
@@ -70,20 +72,20 @@ class MultiLabelDataset(BaseDataset):
                         'are')
 
     def _root_file(self, name: str) -> Path:
-        """A file given relative to ``data_root``, or by its whole path."""
+        """A file given by its path relative to ``data_root``, or absolute."""
         return Path(self.data_root) / name
 
 
 def score_of(info: dict, classes: Sequence[str]) -> np.ndarray:
-    """Labels of one entry, ``(C,)`` float32 in {1, 0, -1}.
+    """Labels of one entry, ``(C,)`` float32 in {PRESENT, ABSENT, UNKNOWN}.
 
     Args:
-        info: With ``gt_score``, or ``gt_label``, indices of present classes.
+        info: Has ``gt_score``, or ``gt_label`` (indices of present classes).
         classes: C names.
 
     Raises:
-        ValueError: If there is not one value for each class, an index is not
-            among 0..C-1, or a value is not 1, 0 or -1; naming the image.
+        ValueError: If there is not one value per class, an index is not in
+            0..C-1, or a value is not a label; the message names the image.
     """
     path = info.get('img_path', 'an image')
     if 'gt_score' in info:
@@ -92,20 +94,20 @@ def score_of(info: dict, classes: Sequence[str]) -> np.ndarray:
             raise ValueError(
                 f'{path}: gt_score has shape {score.shape}, expected one '
                 f'value for each of {len(classes)} classes.')
-        wrong = np.flatnonzero(~np.isin(score, (-1, 0, 1)))
+        wrong = np.flatnonzero(~np.isin(score, (UNKNOWN, ABSENT, PRESENT)))
         if wrong.size:
             raise ValueError(
                 f'{path}: the label of "{classes[wrong[0]]}" is '
-                f'{score[wrong[0]]:g}; labels are 1 (present), 0 (absent) or '
-                '-1 (unknown).')
+                f'{score[wrong[0]]:g}; labels are {PRESENT} (present), '
+                f'{ABSENT} (absent) or {UNKNOWN} (unknown).')
         return score
     labels = np.asarray(info['gt_label'], np.int64)
     if labels.size and not 0 <= labels.min() <= labels.max() < len(classes):
         raise ValueError(
             f'{path}: gt_label {labels.tolist()} has an index outside '
             f'0..{len(classes) - 1}; there are {len(classes)} classes.')
-    score = np.zeros(len(classes), np.float32)
-    score[labels] = 1
+    score = np.full(len(classes), ABSENT, np.float32)
+    score[labels] = PRESENT
     return score
 
 
@@ -118,18 +120,18 @@ class MissingImage(FileNotFoundError):
 
 
 def is_readable(path: str) -> bool:
-    """Whether OpenCV, which loads images in training, decodes the file."""
+    """Whether OpenCV, which loads images for training, can decode a file."""
     content = np.fromfile(path, np.uint8)
     return content.size > 0 and cv2.imdecode(content, 0) is not None
 
 
 def apply_pipeline(pipeline: Callable, info: dict) -> dict:
-    """Run a pipeline on one entry; what goes wrong names the image.
+    """Run a pipeline on one entry; errors name the image.
 
     Raises:
         MissingImage: If the image is missing.
         UnreadableImage: If it cannot be decoded.
-        ValueError: If the pipeline gives nothing for it.
+        ValueError: If the pipeline returns nothing.
     """
     path = info.get('img_path')
     try:
@@ -141,12 +143,12 @@ def apply_pipeline(pipeline: Callable, info: dict) -> dict:
                 f'Image {path} does not exist; set data_root and data_prefix '
                 'to where the images are, or take it out of the list.'
             ) from error
-        # A transform's own error stays what it is.
+        # An error of a transform itself is not about the image.
         if path is None or not Path(path).is_file() or is_readable(path):
             raise
         raise UnreadableImage(
             f'Image {path} cannot be decoded; repair it, take it out of the '
-            "list, or train with unreadable='skip' on its data set.") from error
+            "list, or train with on_error='skip' on its data set.") from error
     if sample is None:
         raise ValueError(f'{path}: the pipeline returned nothing for this '
                          'image; repair or remove it.')
@@ -154,15 +156,15 @@ def apply_pipeline(pipeline: Callable, info: dict) -> dict:
 
 
 def read_sample(pipeline: Callable, entry: Callable[[int], dict], index: int,
-                count: int, unreadable: str) -> dict:
-    """Sample ``index`` of ``count``, or the next one that can be read.
+                count: int, on_error: str) -> dict:
+    """Sample ``index`` of ``count``, or the next readable one.
 
     Args:
         pipeline: Of the data set.
-        entry: Gives the data entry of an index.
-        index, count: Which sample, of how many.
-        unreadable: 'stop' or 'skip'. The sample that takes another's place
-            names it in ``skipped_images`` of its ``data_samples``.
+        entry: Returns the data entry of an index.
+        index, count: Which sample, out of how many.
+        on_error: 'raise' or 'skip'. A sample that takes the place of others
+            lists them in ``skipped_images`` of its ``data_samples``.
 
     Raises:
         ValueError, FileNotFoundError: See :func:`apply_pipeline`; or if no
@@ -175,7 +177,7 @@ def read_sample(pipeline: Callable, entry: Callable[[int], dict], index: int,
         try:
             sample = apply_pipeline(pipeline, info)
         except (UnreadableImage, MissingImage):
-            if unreadable == 'stop':
+            if on_error == 'raise':
                 raise
             skipped.append(path)
             continue
@@ -188,11 +190,10 @@ def read_sample(pipeline: Callable, entry: Callable[[int], dict], index: int,
                      'where the images are.')
 
 
-def leaf(dataset, index: int):
+def resolve_dataset(dataset, index: int):
     """The data set under all wrappers that sample ``index`` comes from."""
     while not hasattr(dataset, 'pipeline'):
-        if hasattr(dataset, '_get_ori_dataset_idx'):  # MMEngine's wrappers
-            index = dataset._get_ori_dataset_idx(index)
+        index = wrapped_index(dataset, index)
         if isinstance(index, tuple):
             which, index = index
             dataset = dataset.datasets[which]
@@ -202,11 +203,11 @@ def leaf(dataset, index: int):
 
 
 class ImageNames:
-    """Image paths of a label file, each of which may stand there once.
+    """Image paths of a label file, which may list each image only once.
 
     Args:
         folder: Where the images are.
-        must_exist: Refuse a missing one at once.
+        must_exist: Refuse a missing image at once.
     """
 
     def __init__(self, folder: Path, must_exist: bool):
@@ -217,15 +218,15 @@ class ImageNames:
         """Path of an image.
 
         Raises:
-            ValueError: If there is no name, or it stood somewhere before.
-            FileNotFoundError: If it is missing and must exist.
+            ValueError: If the name is empty, or was listed before.
+            FileNotFoundError: If the image is missing and must exist.
         """
         if not name:
             raise ValueError(f'{where} names no image.')
         path = self.folder / os.path.normpath(name)
         if path in self.first:
-            raise ValueError(f'{where}: the image "{name}" stands in '
-                             f'{self.first[path]} already; keep one of them.')
+            raise ValueError(f'{where}: the image "{name}" is already in '
+                             f'{self.first[path]}; keep one of them.')
         self.first[path] = where
         if self.must_exist and not path.is_file():
             raise FileNotFoundError(
@@ -235,7 +236,8 @@ class ImageNames:
 
 
 def label_matrix(dataset) -> np.ndarray:
-    """All labels of a data set, ``(N, C)`` float32 in {1, 0, -1}.
+    """All labels of a data set, ``(N, C)`` float32 in {PRESENT, ABSENT,
+    UNKNOWN}.
 
     Args:
         dataset: Any data set whose samples have ``gt_score``, or ``gt_label``

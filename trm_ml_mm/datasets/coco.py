@@ -1,11 +1,11 @@
 """MS-COCO as a multi-label set, read with the standard library."""
 from typing import List
 
+from trm_ml_mm.labels import COCO_CLASSES
 from trm_ml_mm.registry import DATASETS
+from trm_ml_mm.utils.io import read_json
 
 from .base import MultiLabelDataset
-from .categories import COCO_CLASSES
-from .files import read_json
 
 
 @DATASETS.register_module()

@@ -5,14 +5,15 @@ from typing import List, Sequence, Tuple, Union
 
 import numpy as np
 
+from trm_ml_mm.labels import ABSENT, PRESENT, UNKNOWN, class_names
 from trm_ml_mm.registry import DATASETS
+from trm_ml_mm.utils.io import read_text
 
 from .base import ImageNames, MultiLabelDataset
-from .categories import class_names
-from .files import read_text
 
 # Tables with blanks often come back from a program as 1.0 and 0.0.
-VALUES = {'1': 1, '1.0': 1, '0': 0, '0.0': 0, '': -1}
+VALUES = {'1': PRESENT, '1.0': PRESENT, '0': ABSENT, '0.0': ABSENT,
+          '': UNKNOWN}
 
 
 @DATASETS.register_module()
@@ -151,7 +152,7 @@ class CSVMultiLabel(MultiLabelDataset):
         read = (self._from_lists
                 if self.lists[0] in header else self._from_columns)
         image = header.index(self.image_column)
-        names = ImageNames(folder, must_exist=self.unreadable == 'stop')
+        names = ImageNames(folder, must_exist=self.on_error == 'raise')
         data = []
         for number, cells in rows:
             where = f'{self.ann_file} line {number}'
@@ -174,8 +175,8 @@ class CSVMultiLabel(MultiLabelDataset):
 
     def _from_lists(self, row: dict, where: str) -> np.ndarray:
         classes = self.class_names
-        score = np.full(len(classes), -1, np.int8)
-        for column, value in zip(self.lists, (1, 0)):
+        score = np.full(len(classes), UNKNOWN, np.int8)
+        for column, value in zip(self.lists, (PRESENT, ABSENT)):
             for name in row.get(column, '').split(self.separator):
                 name = name.strip()
                 if not name:
@@ -185,7 +186,7 @@ class CSVMultiLabel(MultiLabelDataset):
                         f'{where}, column "{column}" has "{name}", which is '
                         f'not among the {len(classes)} classes.')
                 c = classes.index(name)
-                if score[c] == 1 - value:
+                if score[c] not in (UNKNOWN, value):
                     raise ValueError(f'{where} has "{name}" both as present '
                                      'and as absent.')
                 score[c] = value

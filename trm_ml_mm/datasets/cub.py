@@ -3,11 +3,11 @@ from typing import List
 
 import numpy as np
 
+from trm_ml_mm.labels import CUB_ATTRIBUTES, UNKNOWN
 from trm_ml_mm.registry import DATASETS
+from trm_ml_mm.utils.io import existing, numbered_lines
 
 from .base import MultiLabelDataset
-from .categories import CUB_ATTRIBUTES
-from .files import existing, numbered_lines
 
 
 @DATASETS.register_module()
@@ -86,7 +86,7 @@ class CUBAttributes(MultiLabelDataset):
             self._root_file('attributes/image_attribute_labels.txt'),
             'CUB attribute file', 'set data_root to CUB_200_2011')
         count = len(self.class_names)
-        labels = np.full((len(rows), count), -1, np.int8)
+        labels = np.full((len(rows), count), UNKNOWN, np.int8)
         with path.open(encoding='utf-8', errors='replace') as file:
             for number, line in enumerate(file, 1):
                 if not line.strip():
@@ -106,7 +106,7 @@ class CUBAttributes(MultiLabelDataset):
                         f'{path} line {number} is "{line.strip()}", expected '
                         f'image, attribute 1..{count}, 0 or 1.') from None
                 labels[row, c] = value
-        missing = np.argwhere(labels == -1)
+        missing = np.argwhere(labels == UNKNOWN)
         if len(missing):
             image = list(rows)[missing[0, 0]]
             raise ValueError(

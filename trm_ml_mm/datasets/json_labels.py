@@ -1,11 +1,12 @@
 """Own images, with labels in MMPretrain's JSON format."""
 from typing import List
 
+from trm_ml_mm.labels import class_names
 from trm_ml_mm.registry import DATASETS
+from trm_ml_mm.utils.io import read_json
+from trm_ml_mm.utils.mmengine_private import own_metainfo
 
 from .base import ImageNames, MultiLabelDataset, score_of
-from .categories import class_names
-from .files import read_json
 
 
 @DATASETS.register_module()
@@ -44,7 +45,7 @@ class JSONMultiLabel(MultiLabelDataset):
             raise ValueError(
                 f'{path} must be an object with "metainfo", in it a list '
                 '"classes", and a list "data_list".') from error
-        own = self._metainfo.setdefault('classes', classes)
+        own = own_metainfo(self).setdefault('classes', classes)
         if list(own) != classes:
             raise ValueError(f'{path} has other classes, or another order of '
                              'them, than metainfo of this data set: leave '
@@ -52,7 +53,7 @@ class JSONMultiLabel(MultiLabelDataset):
         if not entries:
             raise ValueError(f'{path} has an empty "data_list".')
         names = ImageNames(self._image_folder(),
-                           must_exist=self.unreadable == 'stop')
+                           must_exist=self.on_error == 'raise')
         return [
             self._entry(entry, f'{path} entry {number}', names)
             for number, entry in enumerate(entries)

@@ -3,11 +3,11 @@ from typing import List
 
 import numpy as np
 
+from trm_ml_mm.labels import NUS_CLASSES
 from trm_ml_mm.registry import DATASETS
+from trm_ml_mm.utils.io import existing, numbered_lines, read_lines
 
 from .base import MultiLabelDataset
-from .categories import NUS_CLASSES
-from .files import existing, numbered_lines, read_lines
 
 
 @DATASETS.register_module()

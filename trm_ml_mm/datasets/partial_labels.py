@@ -5,28 +5,34 @@ from typing import Union
 import numpy as np
 from mmengine.dataset import BaseDataset as EngineDataset
 
+from trm_ml_mm.labels import (
+    PRESENT,
+    UNKNOWN,
+    check_known,
+    draw_mask,
+    mask_hash,
+)
+from trm_ml_mm.labels.protocols import is_positive_list
 from trm_ml_mm.registry import DATASETS
 
-from .base import label_matrix, leaf, read_sample
-from .masks import check_known, draw_mask, is_positive_list, mask_hash
+from .base import label_matrix, read_sample, resolve_dataset
 
 
 @DATASETS.register_module()
 class PartialLabelDataset:
-    """Hide labels of a multi-label data set: hidden ones become -1, unknown.
+    """Hide labels of a multi-label data set: hidden labels become UNKNOWN.
 
-    The mask is drawn once over the whole set, so that it does not depend on
-    worker, rank, epoch or image. Its hash goes to
-    ``metainfo['known_labels']``, is stored in checkpoints, and a run does not
-    resume on another mask.
+    The mask is drawn once over the whole set. It does not depend on worker,
+    rank, epoch or image. Its hash is in ``metainfo['known_labels']`` and in
+    every checkpoint, and a run does not resume on another mask.
 
     Args:
-        dataset: The wrapped data set, or its config; a ``ConcatDataset`` of
+        dataset: The wrapped data set, or its config. A ``ConcatDataset`` of
             several, such as VOC 2007 and 2012, shares one mask. Labels that
             are unknown there stay unknown.
         known: Proportion of known labels in (0, 1]; 'single_positive'; 'all';
-            or a file, as :func:`~trm_ml_mm.datasets.masks.draw_mask` takes
-            them: a saved mask, or a list of known positives.
+            or a file (a saved mask, or a list of known positives); see
+            :func:`~trm_ml_mm.labels.draw_mask`.
         seed: Draws the mask. ``None``: the protocol's own (0 for a
             proportion, 1200 for single positive).
 
@@ -66,8 +72,8 @@ class PartialLabelDataset:
                          list(self.dataset.metainfo['classes']))
         self._packed = np.packbits(mask)
         self._hash = mask_hash(mask)
-        # One byte a label; workers share it, as nothing ever writes to it.
-        self._scores = np.where(mask, labels, -1).astype(np.int8)
+        # One byte per label; workers share it, because nothing writes to it.
+        self._scores = np.where(mask, labels, UNKNOWN).astype(np.int8)
 
     @property
     def metainfo(self) -> dict:
@@ -84,7 +90,7 @@ class PartialLabelDataset:
 
     @property
     def labels(self) -> np.ndarray:
-        """What training sees: ``(N, C)`` int8 in {1, 0, -1}."""
+        """What training sees: ``(N, C)`` int8 in {PRESENT, ABSENT, UNKNOWN}."""
         self.full_init()
         return self._scores
 
@@ -97,7 +103,7 @@ class PartialLabelDataset:
             self._scores.shape).astype(bool)
 
     def get_data_info(self, idx: int) -> dict:
-        """The wrapped set's entry, its hidden labels replaced by -1."""
+        """The wrapped set's entry, with hidden labels replaced by UNKNOWN."""
         self.full_init()
         info = self.dataset.get_data_info(idx)
         info.pop('gt_label', None)
@@ -106,12 +112,12 @@ class PartialLabelDataset:
 
     def get_cat_ids(self, idx: int):
         """Indices of the classes known to be present in one sample."""
-        return np.flatnonzero(self.labels[idx] == 1).tolist()
+        return np.flatnonzero(self.labels[idx] == PRESENT).tolist()
 
     def __getitem__(self, idx: int) -> dict:
-        inner = leaf(self.dataset, idx)
+        inner = resolve_dataset(self.dataset, idx)
         return read_sample(inner.pipeline, self.get_data_info, idx, len(self),
-                           getattr(inner, 'unreadable', 'stop'))
+                           getattr(inner, 'on_error', 'raise'))
 
     def __len__(self) -> int:
         return len(self.dataset)

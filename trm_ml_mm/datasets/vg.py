@@ -2,11 +2,11 @@
 from pathlib import Path
 from typing import List
 
+from trm_ml_mm.labels import class_names
 from trm_ml_mm.registry import DATASETS
+from trm_ml_mm.utils.io import numbered_lines, read_json
 
 from .base import MultiLabelDataset
-from .categories import class_names
-from .files import numbered_lines, read_json
 
 
 @DATASETS.register_module()

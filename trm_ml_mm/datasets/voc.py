@@ -4,13 +4,15 @@ from xml.etree import ElementTree
 
 import numpy as np
 
+from trm_ml_mm.labels import ABSENT, PRESENT, UNKNOWN, VOC_CLASSES
 from trm_ml_mm.registry import DATASETS
+from trm_ml_mm.utils.io import existing, read_lines
 
 from .base import MultiLabelDataset
-from .categories import VOC_CLASSES
-from .files import existing, read_lines
 
-DIFFICULT = {'negative': 0, 'unknown': -1, 'positive': 1}
+DIFFICULT = {'negative': ABSENT, 'unknown': UNKNOWN, 'positive': PRESENT}
+# PASCAL's own coding, as in ImageSets/Main/<class>_<split>.txt.
+PASCAL_PRESENT, PASCAL_DIFFICULT, PASCAL_ABSENT = 1, 0, -1
 
 
 def scores_from_pascal(labels: np.ndarray,
@@ -32,8 +34,9 @@ def scores_from_pascal(labels: np.ndarray,
     if difficult not in DIFFICULT:
         raise ValueError(f'difficult is one of {", ".join(DIFFICULT)}, got '
                          f'{difficult!r}.')
-    return np.select([labels == 1, labels == 0], [1, DIFFICULT[difficult]],
-                     0).astype(np.int8)
+    return np.select(
+        [labels == PASCAL_PRESENT, labels == PASCAL_DIFFICULT],
+        [PRESENT, DIFFICULT[difficult]], ABSENT).astype(np.int8)
 
 
 @DATASETS.register_module()
@@ -105,7 +108,7 @@ class VOCMultiLabel(MultiLabelDataset):
         content = existing(path, 'VOC annotation', 'set data_root to its '
                            'folder').read_bytes()  # the XML says its encoding
         classes = self.class_names
-        labels = np.full(len(classes), -1, np.int8)
+        labels = np.full(len(classes), PASCAL_ABSENT, np.int8)
         try:
             objects = [(o.findtext('name').strip(),
                         int(o.findtext('difficult') or 0))
@@ -118,5 +121,6 @@ class VOCMultiLabel(MultiLabelDataset):
                 raise ValueError(f'{path} has an object "{kind}", which is '
                                  f'not among the {len(classes)} classes.')
             c = classes.index(kind)
-            labels[c] = max(labels[c], 0 if difficult else 1)
+            labels[c] = max(labels[c], PASCAL_DIFFICULT if difficult
+                            else PASCAL_PRESENT)
         return labels

@@ -1,4 +1,6 @@
-from .atomic_backend import AtomicLocalBackend
+"""The runtime of one run: config, launch, hooks, checkpoints."""
+from .checkpoint import AtomicLocalBackend, read_checkpoint
+from .config import build_dataset, fill_classes, load_config, work_dir_of
 from .hooks import (
     EpochSeedHook,
     PartialLabelHook,
@@ -7,11 +9,13 @@ from .hooks import (
     ReportHook,
     SkippedImagesHook,
     seed_worker,
-    zero_shot_scores,
 )
+from .launch import build_runner, close, init_distributed
 
 __all__ = [
     'AtomicLocalBackend', 'EpochSeedHook', 'PartialLabelHook',
     'PlainCheckpointHook', 'PseudoLabelQualityHook', 'ReportHook',
-    'SkippedImagesHook', 'seed_worker', 'zero_shot_scores'
+    'SkippedImagesHook', 'build_dataset', 'build_runner', 'close',
+    'fill_classes', 'init_distributed', 'load_config', 'read_checkpoint',
+    'seed_worker', 'work_dir_of'
 ]

@@ -1,7 +1,7 @@
 """Multi-label metrics as pure functions of tensors.
 
-Scores and targets are ``(N, C)``: N images, C classes. Targets are 1 present,
-0 absent, -1 unknown; unknown ones count nowhere.
+Scores and targets are ``(N, C)``: N images, C classes. Targets are in
+{PRESENT, ABSENT, UNKNOWN}; unknown labels are never counted.
 """
 from concurrent.futures import ThreadPoolExecutor
 from typing import List, NamedTuple, Optional
@@ -9,6 +9,8 @@ from typing import List, NamedTuple, Optional
 import numpy as np
 import torch
 from torch import Tensor
+
+from trm_ml_mm.labels import ABSENT, PRESENT, UNKNOWN
 
 
 def average_precision(scores: Tensor,
@@ -19,12 +21,12 @@ def average_precision(scores: Tensor,
     Two definitions are in use. Un-interpolated (scikit-learn, torchmetrics,
     DualCoOp, SCPNet): ``sum_n (R_n - R_{n-1}) P_n`` over distinct thresholds.
     Interpolated (VOC 2012; SST, SARB, HST): P_n is replaced by the largest
-    precision at any recall of at least R_n; never smaller.
+    precision at any recall of at least R_n, so it is never smaller.
 
     Args:
-        scores: ``(N, C)`` floats, finite; logits rank better than sigmoids,
+        scores: ``(N, C)`` floats, finite. Logits rank better than sigmoids,
             which tie where they saturate. Tied images enter together.
-        targets: ``(N, C)`` in {1, 0, -1}.
+        targets: ``(N, C)`` in {PRESENT, ABSENT, UNKNOWN}.
         interpolated: Which definition.
 
     Returns:
@@ -38,18 +40,19 @@ def average_precision(scores: Tensor,
     scores, targets = (value.cpu().numpy()
                        for value in (scores, targets.to(torch.int8)))
 
-    def some(first: int) -> List[float]:
-        # Columns that lie side by side are turned into rows together.
-        part = slice(first, first + 8)
+    def ap_of_columns(first: int) -> List[float]:
+        # Eight adjacent columns are copied to rows together.
+        columns = slice(first, first + 8)
         return [
             _class_ap(*rows, interpolated) for rows in zip(
-                np.ascontiguousarray(scores[:, part].T),
-                np.ascontiguousarray(targets[:, part].T))
+                np.ascontiguousarray(scores[:, columns].T),
+                np.ascontiguousarray(targets[:, columns].T))
         ]
 
-    # NumPy copies and sorts without holding the interpreter's lock.
+    # NumPy releases the interpreter's lock while it copies and sorts.
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        values = sum(pool.map(some, range(0, scores.shape[1], 8)), [])
+        values = sum(pool.map(ap_of_columns,
+                              range(0, scores.shape[1], 8)), [])
     return torch.tensor(values, dtype=torch.double)
 
 
@@ -57,13 +60,14 @@ def _class_ap(scores: np.ndarray, targets: np.ndarray,
               interpolated: bool) -> float:
     """:func:`average_precision` of one class, ``(N,)`` both.
 
-    Every step of recall is a positive, so precision is needed at the scores
-    of positives only, and negatives below all of them never matter.
+    Recall rises only at positives. So precision is needed only at the scores
+    of positives, and negatives below all positives never matter.
     """
-    positive = np.sort(scores[targets == 1])
+    positive = np.sort(scores[targets == PRESENT])
     if not len(positive):
         return float('nan')
-    negative = np.compress((targets == 0) & (scores >= positive[0]), scores)
+    negative = np.compress(
+        (targets == ABSENT) & (scores >= positive[0]), scores)
     hits = len(positive) - np.searchsorted(positive, positive)
     misses = _count_at_least(negative, positive)
     precision = hits / (hits + misses)
@@ -74,11 +78,11 @@ def _class_ap(scores: np.ndarray, targets: np.ndarray,
 
 def _count_at_least(values: np.ndarray, thresholds: np.ndarray,
                     bins: int = 1 << 14) -> np.ndarray:
-    """How many values are at least each of the ascending thresholds; none of
-    the values is smaller than the first.
+    """For each of the ascending thresholds, how many values are at least as
+    large. No value is smaller than the first threshold.
 
-    Values are counted in bins, and sorted in those that hold a threshold
-    only: sorting all of them would be most of the work of a whole metric.
+    Values are counted in bins, and sorted only in bins that hold a threshold:
+    sorting all of them would take most of the time of the whole metric.
     """
     with np.errstate(over='ignore', divide='ignore'):
         scale = (bins - 1) / (thresholds[-1] - thresholds[0])
@@ -100,11 +104,11 @@ def _count_at_least(values: np.ndarray, thresholds: np.ndarray,
 
 
 def mean_over_classes(values: Tensor, empty: str = 'skip') -> Tensor:
-    """Mean of per-class values in which NaN marks classes without positives.
+    """Mean of per-class values, where NaN marks a class without positives.
 
     Args:
         values: ``(C,)``.
-        empty: 'skip' leaves such classes out; 'zero' counts them 0, as the
+        empty: 'skip' leaves such classes out; 'zero' counts them as 0, as the
             code of most papers does.
     """
     if empty == 'zero':
@@ -113,7 +117,7 @@ def mean_over_classes(values: Tensor, empty: str = 'skip') -> Tensor:
 
 
 class PrecisionRecall(NamedTuple):
-    """The six figures of the field, and the second definition of CF1."""
+    """The field's six metrics, and the second definition of CF1."""
 
     CP: Tensor
     CR: Tensor
@@ -131,9 +135,9 @@ def predict(scores: Tensor,
 
     Args:
         scores: ``(N, C)``.
-        threshold: At least this score.
-        topk: Among the k classes of highest score of the image. With
-            ``threshold`` too, both must hold (as SST's and SARB's top-3);
+        threshold: The score is at least this.
+        topk: The class is among the k best of its image. If ``threshold`` is
+            given too, both must hold (as in SST's and SARB's top-3);
             MMPretrain's top-k has no threshold.
     """
     chosen = torch.ones_like(scores, dtype=torch.bool)
@@ -152,12 +156,12 @@ def precision_recall(predicted: Tensor,
 
     Args:
         predicted: ``(N, C)`` bool.
-        targets: ``(N, C)`` in {1, 0, -1}.
-        empty: What becomes of classes without positives in the per-class
-            means; see :func:`mean_over_classes`. A class never predicted has
+        targets: ``(N, C)`` in {PRESENT, ABSENT, UNKNOWN}.
+        empty: How classes without positives enter the per-class means; see
+            :func:`mean_over_classes`. A class that is never predicted has
             precision 0.
     """
-    known, positive = targets != -1, targets == 1
+    known, positive = targets != UNKNOWN, targets == PRESENT
     hits = (predicted & positive).sum(0).double()
     claims = (predicted & known).sum(0).double()
     truths = positive.sum(0).double()

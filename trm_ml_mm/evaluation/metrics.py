@@ -11,7 +11,9 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 from torch import Tensor
 
+from trm_ml_mm.labels import ABSENT, PRESENT, UNKNOWN
 from trm_ml_mm.registry import METRICS
+from trm_ml_mm.utils.checks import check_choice
 
 from .functional import (
     average_precision,
@@ -22,24 +24,26 @@ from .functional import (
 
 
 class MultiLabelMetric(BaseMetric):
-    """Collects scores and labels of every image, on all ranks.
+    """Collects scores and labels of all images on all ranks.
 
     Args:
-        empty: 'skip' (the number of skipped classes is logged) or 'zero'; see
+        empty: 'skip' (and log how many classes were skipped) or 'zero'; see
             :func:`~trm_ml_mm.evaluation.functional.mean_over_classes`.
         prefix: As in MMEngine.
+
+    Raises:
+        ValueError: If ``empty`` is neither.
     """
 
     default_prefix = 'multi-label'
 
     def __init__(self, empty: str = 'skip', prefix: Optional[str] = None):
         super().__init__(prefix=prefix)
-        if empty not in ('skip', 'zero'):
-            raise ValueError(f"empty is 'skip' or 'zero', got {empty!r}.")
+        check_choice(('skip', 'zero'), empty=empty)
         self.empty = empty
 
     def process(self, data_batch, data_samples: Sequence[dict]) -> None:
-        """Keep a batch's (scores, logits, targets), ``(B, 3, C)``."""
+        """Keep the (scores, logits, targets) of a batch, ``(B, 3, C)``."""
         scores = torch.stack([s['pred_score'] for s in data_samples])
         logits = scores
         if 'pred_logit' in data_samples[0]:
@@ -50,57 +54,57 @@ class MultiLabelMetric(BaseMetric):
         ], 1).cpu())  # one transfer a batch
 
     def evaluate(self, size: int) -> Dict[str, float]:
-        """Metrics over all ranks' images, the same on every rank.
+        """Metrics over the images of all ranks, the same on every rank.
 
-        MMEngine's own way would write a folder into the current one, and
-        take every image's scores apart.
+        (MMEngine's own method writes a folder into the current directory and
+        handles every image's scores one by one.)
 
         Args:
-            size: Images of the data set; what ranks were padded with beyond
-                it is not counted.
+            size: Number of images in the data set. Samples that pad the ranks
+                beyond it are not counted.
         """
         if not self.results:
             raise ValueError(f'{type(self).__name__} has no results: the data '
                              'set is empty, or was not run.')
-        parts = gather_object(torch.cat(self.results))
+        gathered = gather_object(torch.cat(self.results))
         self.results.clear()
         metrics = None
         if is_main_process():
-            values = self.compute_metrics(joined(parts)[:size])
+            values = self.compute_metrics(in_data_order(gathered)[:size])
             metrics = {f'{self.prefix}/{k}' if self.prefix else k: v
                        for k, v in values.items()}
         metrics = [metrics]
         broadcast_object_list(metrics)
         return metrics[0]
 
-    def _say_empty(self, targets: Tensor) -> None:
-        count = int(((targets == 1).sum(0) == 0).sum())
+    def _log_empty_classes(self, targets: Tensor) -> None:
+        count = int(((targets == PRESENT).sum(0) == 0).sum())
         if count:
-            how = 'left out of' if self.empty == 'skip' else 'counted 0 in'
+            how = 'left out of' if self.empty == 'skip' else 'counted as 0 in'
             print_log(
                 f'{count} of {targets.shape[1]} classes have no positive '
                 f'here and are {how} the means over classes.',
                 logger='current')
 
 
-def joined(parts: List[Tensor]) -> Tensor:
-    """All ranks' rows in the order of the data set: a sampler deals images
-    out to ranks in turn."""
-    if len({len(part) for part in parts}) == 1:
-        return torch.stack(parts, 1).flatten(0, 1)
-    return torch.cat(parts)  # dealt otherwise, and then not padded
+def in_data_order(gathered: List[Tensor]) -> Tensor:
+    """The rows of all ranks in the order of the data set: the sampler deals
+    images out to the ranks in turn."""
+    if len({len(rows) for rows in gathered}) == 1:
+        return torch.stack(gathered, 1).flatten(0, 1)
+    return torch.cat(gathered)  # another sampler, which does not pad
 
 
 def _target(sample: dict) -> Tensor:
     if 'gt_score' in sample:
         return sample['gt_score']
-    target = torch.zeros_like(sample['pred_score'])
-    target[sample['gt_label'].to(target.device)] = 1
+    target = torch.full_like(sample['pred_score'], ABSENT)
+    target[sample['gt_label'].to(target.device)] = PRESENT
     return target
 
 
 class PerClass(NamedTuple):
-    """Figures of every class, each ``(C,)``."""
+    """Metrics of every class, each ``(C,)``."""
 
     AP: Tensor  # in [0, 1]; NaN without positives
     AP_voc12: Tensor
@@ -113,19 +117,20 @@ class MultiLabelAP(MultiLabelMetric):
     """Mean average precision, in percent, by both definitions.
 
     ``mAP`` is un-interpolated (scikit-learn's), ``mAP_voc12`` interpolated.
-    Ranks by fp32 logits where the head gives them. What each class has is in
-    ``per_class`` afterwards, on the main rank.
+    Images are ranked by fp32 logits if the head gives them. Afterwards
+    ``per_class`` has the metrics of each class, on the main rank.
     """
 
     per_class: Optional[PerClass] = None
 
     def compute_metrics(self, results: Tensor) -> Dict[str, float]:
         _, logits, targets = results.unbind(1)
-        self._say_empty(targets)
+        self._log_empty_classes(targets)
         ap = average_precision(logits, targets)
         ap_voc12 = average_precision(logits, targets, interpolated=True)
-        self.per_class = PerClass(ap, ap_voc12, (targets == 1).sum(0),
-                                  (targets != -1).sum(0))
+        self.per_class = PerClass(ap, ap_voc12,
+                                  (targets == PRESENT).sum(0),
+                                  (targets != UNKNOWN).sum(0))
         return {
             'mAP': 100 * float(mean_over_classes(ap, self.empty)),
             'mAP_voc12': 100 * float(mean_over_classes(ap_voc12, self.empty)),
@@ -136,14 +141,15 @@ class MultiLabelAP(MultiLabelMetric):
 class MultiLabelF1(MultiLabelMetric):
     """CP, CR, CF1, OP, OR, OF1 in percent, at a threshold and at top-k.
 
-    ``CF1`` is ``2 CP CR / (CP + CR)``; ``CF1_mean`` the mean of per-class F1.
-    Two rules of top-k are in use: figures that end in ``_top3`` (for k = 3)
-    predict the k best classes of every image, as MMPretrain does; in
-    ``_top3_thr`` they must also reach the threshold, as in SST and SARB.
+    ``CF1`` is ``2 CP CR / (CP + CR)``; ``CF1_mean`` is the mean of per-class
+    F1. Two top-k rules are in use. Metrics that end in ``_top3`` (for k = 3)
+    predict the k best classes of each image, as MMPretrain does. Metrics that
+    end in ``_top3_thr`` predict those of them that reach the threshold, as SST
+    and SARB do.
 
     Args:
         threshold: On sigmoid scores.
-        topk: k, or None for no top-k figures.
+        topk: k, or None for no top-k metrics.
         empty, prefix: See :class:`MultiLabelMetric`.
     """
 
@@ -160,7 +166,7 @@ class MultiLabelF1(MultiLabelMetric):
         scores, logits, targets = results.unbind(1)
         found = {'': predict(scores, self.threshold)}
         if self.topk is not None:
-            # Ranked by logits, cut by scores: sigmoids may tie.
+            # Rank by logits, because sigmoids may tie; cut by scores.
             best = predict(logits, topk=self.topk)
             found[f'_top{self.topk}'] = best
             found[f'_top{self.topk}_thr'] = best & found['']

@@ -1,4 +1,4 @@
-"""The table of all classes: to a CSV file, and to the screen."""
+"""The table of all classes, as a CSV file and on the screen."""
 import csv
 from pathlib import Path
 from typing import List, Optional, Sequence, Union
@@ -6,36 +6,39 @@ from typing import List, Optional, Sequence, Union
 from rich.markup import escape
 from rich.table import Table
 
+from trm_ml_mm.utils.io import atomic_write
+
 from .metrics import MultiLabelAP, PerClass
 
 COLUMNS = ('class', 'AP', 'AP_voc12', 'positives', 'known')
 
 
 def find_per_class(metrics: Sequence) -> Optional[PerClass]:
-    """Of the first AP metric that has been computed on this rank."""
+    """Per-class metrics of the first AP metric computed on this rank."""
     found = [m.per_class for m in metrics if isinstance(m, MultiLabelAP)]
     return found[0] if found else None
 
 
 def per_class_rows(classes: Sequence[str], table: PerClass) -> List[list]:
-    """A row per class in the order of :data:`COLUMNS`: AP in percent, ''
-    where the class has no positive."""
+    """One row per class with the columns of :data:`COLUMNS`. AP in percent; ''
+    if the class has no positive."""
     rows = []
     for name, ap, voc12, positives, known in zip(
             classes, *(column.tolist() for column in table)):
-        figures = [f'{100 * v:.4f}' if v == v else '' for v in (ap, voc12)]
-        rows.append([name, *figures, positives, known])
+        values = [f'{100 * v:.4f}' if v == v else '' for v in (ap, voc12)]
+        rows.append([name, *values, positives, known])
     return rows
 
 
 def write_per_class(path: Union[str, Path], rows: List[list]) -> None:
-    """Rows of :func:`per_class_rows`, with a header, as CSV."""
-    with open(path, 'w', newline='', encoding='utf-8') as file:
+    """Write the rows of :func:`per_class_rows`, with a header, as CSV."""
+    with atomic_write(path) as fresh, open(
+            fresh, 'w', newline='', encoding='utf-8') as file:
         csv.writer(file).writerows([COLUMNS, *rows])
 
 
 def per_class_table(rows: List[list]) -> Table:
-    """The same for the screen, worst class first."""
+    """The same table for the screen, worst class first."""
     table = Table(title='Classes, percent, worst first')
     for name in COLUMNS:
         table.add_column(name, justify='left' if name == 'class' else 'right')

@@ -1,5 +1,5 @@
 from .backbones import CLIPFeatures, CLIPPromptBackbone
-from .clip import load_clip
+from .classifier import CLIPClassifier
 from .heads import (
                      LinearProbeHead,
                      MatchingHead,
@@ -8,6 +8,7 @@ from .heads import (
                      TextImageHead,
                      TextPixelHead,
                      TextRegionMatchingHead,
+                     ZeroShotHead,
 )
 from .losses import (
                      MultimodalContrastiveLoss,
@@ -18,12 +19,13 @@ from .prototypes import MultimodalPrototypes
 from .region import CategoryRegions
 from .relations import CategoryRelations
 from .text import PromptedTextEncoder, PromptLearner
+from .towers import load_clip
 
 __all__ = [
-    'CLIPFeatures', 'CLIPPromptBackbone', 'CategoryRegions',
+    'CLIPClassifier', 'CLIPFeatures', 'CLIPPromptBackbone', 'CategoryRegions',
     'CategoryRelations', 'LinearProbeHead', 'MatchingHead', 'MatchingOutput',
     'MultimodalContrastiveLoss', 'MultimodalPrototypes',
     'PartialAsymmetricLoss', 'PromptLearner', 'PromptedTextEncoder',
     'QueryDecoderHead', 'RegionDistillationLoss', 'TextImageHead',
-    'TextPixelHead', 'TextRegionMatchingHead', 'load_clip'
+    'TextPixelHead', 'TextRegionMatchingHead', 'ZeroShotHead', 'load_clip'
 ]

@@ -1,14 +1,18 @@
 """Category-aware regions: queries, saliency, query- and region-level features.
 
-The paper's steps "category-aware region learning" (saliency by
-cross-attention) and its two feature levels. Shapes: B images, C categories,
-L places, D joint width, h attention heads.
+The paper's "category-aware region learning": cross-attention gives a saliency
+map per category, and two feature levels. Shapes: B images, C categories,
+L locations, D joint width, h attention heads.
 """
 from typing import NamedTuple, Tuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from trm_ml_mm.utils.checks import check_choice, check_not_negative
+
+STARTS = ('text', 'random')
 
 
 class RegionFeatures(NamedTuple):
@@ -19,67 +23,66 @@ class RegionFeatures(NamedTuple):
     query: Tensor  # (B, C, D) the learned level: the student's
 
 
-def saliency_maps(queries: Tensor, places: Tensor) -> Tensor:
+def saliency_maps(queries: Tensor, locations: Tensor) -> Tensor:
     """Where each category looks.
 
     Args:
         queries: ``(h, C, D)``, one for each head and category.
-        places: ``(B, L, D)``.
+        locations: ``(B, L, D)``.
 
     Returns:
-        ``(B, h, C, L)``, a distribution over places.
+        ``(B, h, C, L)``, a distribution over locations.
     """
-    logits = queries.flatten(0, 1) @ places.transpose(1, 2)  # B hC L
+    logits = queries.flatten(0, 1) @ locations.transpose(1, 2)  # B hC L
     return torch.softmax(logits.float(), -1).unflatten(1, queries.shape[:2])
 
 
 class CategoryRegions(nn.Module):
-    """Learns where each category looks, and what it makes of it.
+    """Learns where each category looks, and what it finds there.
 
-    The start is CLIP's own knowledge: queries are the text features of "a
-    photo of a {class}.", both attention projections the identity times
-    ``sqrt(sharpness)``, so that a category first attends where CLIP finds it
-    similar; and the query level starts equal to the region level, as the last
-    layer of its MLP is zero.
+    It starts from what CLIP knows. Queries are the text features of "a photo
+    of a {class}.". Both attention projections are the identity times
+    ``sqrt(attention_scale)``, so a category first attends where CLIP finds it
+    similar. The last layer of the MLP is zero, so the query level starts equal
+    to the region level.
 
     Args:
         num_classes: C.
         dim: D.
         num_heads: h. Heads split the joint space; one head attends by the
             whole cosine similarity.
-        sharpness: Scale of the first attention logits, which are cosines
-            times this.
+        attention_scale: The first attention logits are cosines times this.
         mlp_layers: Linear layers of the MLP, at least 1.
-        residual: The query level is ``region + MLP(values)``; False: the MLP
-            alone (the paper's literal reading; its last layer then starts as
-            any linear layer does).
-        start: Of queries and projections: 'text', as above, or 'random', in
-            which the text has no part: a random vector per category, and
-            random projections of the same scale.
+        residual: The query level is ``region + MLP(values)``. False: the MLP
+            alone, the literal reading of the paper; its last layer then has
+            the usual random start.
+        start: 'text', as above; or 'random': the text is not used, each query
+            is a random vector, and the projections are random with the same
+            scale.
 
     Raises:
-        ValueError: If heads do not divide D, or ``start`` is unknown.
+        ValueError: If heads do not divide D, ``start`` is unknown, or the
+            scale is negative.
     """
 
     def __init__(self,
                  num_classes: int,
                  dim: int,
                  num_heads: int = 1,
-                 sharpness: float = 40.,
+                 attention_scale: float = 40.,
                  mlp_layers: int = 2,
                  residual: bool = True,
                  start: str = 'text'):
         super().__init__()
-        if start not in ('text', 'random'):
-            raise ValueError("start is 'text' or 'random', got "
-                             f'{start!r}.')
+        check_choice(STARTS, start=start)
+        check_not_negative(attention_scale=attention_scale)
         if dim % num_heads:
             raise ValueError(f'num_heads={num_heads} does not divide the '
                              f'joint width {dim}.')
         self.num_heads = num_heads
         self.residual = residual
         self.start = start
-        # Offsets from the start that CLIP gives: zero is "as CLIP has it".
+        # An offset from CLIP's text feature: zero at the start.
         self.query_offset = nn.Parameter(torch.zeros(num_classes, dim))
         self.query_proj = nn.Linear(dim, dim, bias=False)
         self.key_proj = nn.Linear(dim, dim, bias=False)
@@ -93,28 +96,30 @@ class CategoryRegions(nn.Module):
             if start == 'random':
                 self.query_offset.normal_(std=dim**-0.5)
                 for proj in (self.query_proj, self.key_proj):
-                    proj.weight.normal_(std=(sharpness / dim)**0.5)
+                    proj.weight.normal_(std=(attention_scale / dim)**0.5)
             else:
                 for proj in (self.query_proj, self.key_proj):
-                    proj.weight.copy_(torch.eye(dim) * sharpness**0.5)
+                    proj.weight.copy_(torch.eye(dim) * attention_scale**0.5)
                 self.value_proj.weight.copy_(torch.eye(dim))
             if residual:
                 self.mlp[-1].weight.zero_()
                 self.mlp[-1].bias.zero_()
 
-    def forward(self, dense: Tensor, anchor: Tensor) -> RegionFeatures:
+    def forward(self, dense: Tensor,
+                zero_shot_text: Tensor) -> RegionFeatures:
         """Region- and query-level features of every category.
 
         Args:
             dense: ``(B, D, H, W)`` or ``(B, L, D)`` map in the joint space.
-            anchor: ``(C, D)`` text features that the queries start from.
+            zero_shot_text: ``(C, D)`` text features that queries start from.
         """
-        places = as_places(dense)
-        places = F.normalize(places.float(), dim=-1)  # B L D
-        attention = saliency_maps(self._queries(anchor), places)  # B h C L
-        pooled = attention @ places[:, None]  # B h C D
+        locations = as_locations(dense)
+        locations = F.normalize(locations.float(), dim=-1)  # B L D
+        queries = self._head_queries(zero_shot_text)
+        attention = saliency_maps(queries, locations)  # B h C L
+        pooled = attention @ locations[:, None]  # B h C D
         saliency, region = attention.mean(1), pooled.mean(1)
-        # A (F W_v) = (A F) W_v: there are fewer categories than places.
+        # A (F W_v) = (A F) W_v: there are fewer categories than locations.
         values = self.value_proj.weight.unflatten(0, (self.num_heads, -1))
         attended = torch.einsum('bhcd,hed->bche', pooled, values).flatten(2)
         query = self.mlp(attended)
@@ -122,29 +127,28 @@ class CategoryRegions(nn.Module):
             query = region + query
         return RegionFeatures(saliency, region, query)
 
-    def queries(self, anchor: Tensor) -> Tensor:
+    def queries(self, zero_shot_text: Tensor) -> Tensor:
         """The category queries, ``(C, D)``."""
         if self.start == 'random':
             return self.query_offset
-        return anchor + self.query_offset
+        return zero_shot_text + self.query_offset
 
-    def _queries(self, anchor: Tensor) -> Tensor:
-        """Every head's queries, ``(h, C, D)``, to compare with places as they
-        are: (Q W_q)(F W_k)^T = (Q W_q W_k^T) F^T, where no place has to be
-        projected."""
-        queries = self.query_proj(self.queries(anchor))
+    def _head_queries(self, zero_shot_text: Tensor) -> Tensor:
+        """Every head's queries, ``(h, C, D)``, to compare with unprojected
+        locations: (Q W_q)(F W_k)^T = (Q W_q W_k^T) F^T."""
+        queries = self.query_proj(self.queries(zero_shot_text))
         queries = queries.unflatten(-1, (self.num_heads, -1))  # C h d
         keys = self.key_proj.weight.unflatten(0, (self.num_heads, -1))
         return torch.einsum('chd,hde->hce', queries, keys)
 
 
-def as_places(dense: Tensor) -> Tensor:
+def as_locations(dense: Tensor) -> Tensor:
     """``(B, D, H, W)`` or ``(B, L, D)`` -> ``(B, L, D)``."""
     return dense.flatten(2).transpose(1, 2) if dense.dim() == 4 else dense
 
 
 def prompt_similarity(features: Tensor, text: Tensor) -> Tuple[Tensor, Tensor]:
-    """Every feature against every category's text.
+    """Similarity of every feature with every category's text.
 
     Args:
         features: ``(B, L, D)``, normalised.
@@ -152,8 +156,8 @@ def prompt_similarity(features: Tensor, text: Tensor) -> Tuple[Tensor, Tensor]:
             negative prompt.
 
     Returns:
-        ``(B, L, C)`` similarities with the positive prompt, and the same less
-        those with the negative one, if there is one.
+        ``(B, L, C)`` similarity with the positive prompt; and the same minus
+        the similarity with the negative prompt, if there is one.
     """
     positive = features @ text[0].float().T
     if len(text) == 1:
@@ -167,7 +171,7 @@ def matching_logits(features: Tensor, text: Tensor, scale: float) -> Tensor:
     Args:
         features: ``(B, C, D)``.
         text: ``(P, C, D)``, normalised: P = 1, or P = 2 for a positive and a
-            negative prompt, whose similarities are subtracted.
+            negative prompt, whose similarity is subtracted.
         scale: Logit scale.
 
     Returns:

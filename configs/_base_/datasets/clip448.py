@@ -1,18 +1,11 @@
-# What every set of photos shares: CLIP's normalisation, 448 px, loaders,
-# metrics.
-data_preprocessor = dict(
-    # CLIP's
-    mean=[122.7709383, 116.7460125, 104.09373615],
-    std=[68.5005327, 66.6321579, 70.32316305],
-    to_rgb=True,
-)
-image_size = 448
-
+# What all sets of photographs share: 448 px, loaders, metrics.
+# Another size: image_size = 224 at the top level of a config. (Images are
+# normalised as the tower needs it; see trm_ml_mm.CLIPClassifier.)
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(
         type='RandomResizedCrop',
-        scale=image_size,
+        scale=448,
         crop_ratio_range=(0.5, 1.0),
         interpolation='bicubic'),
     dict(
@@ -29,7 +22,7 @@ test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(
         type='Resize',
-        scale=(image_size, image_size),
+        scale=(448, 448),
         interpolation='bicubic'),
     dict(type='PackInputs'),
 ]
@@ -43,7 +36,7 @@ train_dataloader = dict(
     dataset=dict(
         type='trm_ml_mm.PartialLabelDataset',
         known=0.1,  # a proportion, 'single_positive', 'all', or a mask file
-        seed=None,  # of the mask; None: the field's own
+        seed=None,  # of the mask; None: the protocol's own
         dataset=dict(pipeline=train_pipeline)),
     sampler=dict(type='DefaultSampler', shuffle=True),
 )

@@ -1,5 +1,5 @@
-# Own images: data/own/images/, labels in train.csv and val.csv (blank =
-# unknown). Nothing is hidden beside the blanks.
+# Your own images: data/own/images/, labels in train.csv and val.csv (blank =
+# unknown). No further labels are hidden.
 _base_ = 'clip448.py'
 
 data_root = 'data/own/'

@@ -1,5 +1,5 @@
-# NUS-WIDE, 81 concepts, official split (161,789 / 107,859); another one is
-# another pair of list files.
+# NUS-WIDE, 81 concepts, official split (161,789 / 107,859). For another split,
+# give another pair of list files.
 _base_ = 'clip448.py'
 
 data_root = 'data/nuswide/'

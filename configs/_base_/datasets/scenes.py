@@ -1,12 +1,5 @@
 # The built-in set: rendered scenes, 30 named categories, nothing to download.
-
-data_preprocessor = dict(
-    # CLIP's
-    mean=[122.7709383, 116.7460125, 104.09373615],
-    std=[68.5005327, 66.6321579, 70.32316305],
-    to_rgb=True,
-)
-
+# Another set of categories: scene_set = 1 at the top level of a config.
 train_pipeline = [
     dict(type='trm_ml_mm.RenderScene'),
     dict(type='RandomFlip', prob=0.5, direction='horizontal'),
@@ -19,17 +12,18 @@ test_pipeline = [
 
 train_dataloader = dict(
     batch_size=64,
-    num_workers=0,  # scenes lie in memory: a worker costs more
+    num_workers=0,  # scenes are in memory: a worker would cost more
     persistent_workers=False,
     worker_init_fn=dict(type='trm_ml_mm.seed_worker'),
     dataset=dict(
         type='trm_ml_mm.PartialLabelDataset',
         known=0.1,  # a proportion, 'single_positive', 'all', or a mask file
-        seed=None,  # of the mask; None: the field's own
+        seed=None,  # of the mask; None: the protocol's own
         dataset=dict(
             type='trm_ml_mm.Scenes',
             split='train',
             num_images=2000,
+            size=96,
             pipeline=train_pipeline)),
     sampler=dict(type='DefaultSampler', shuffle=True),
 )
@@ -41,6 +35,7 @@ val_dataloader = dict(
         type='trm_ml_mm.Scenes',
         split='val',
         num_images=1000,
+        size=96,
         test_mode=True,
         pipeline=test_pipeline),
     sampler=dict(type='DefaultSampler', shuffle=False),
@@ -53,6 +48,7 @@ test_dataloader = dict(
         type='trm_ml_mm.Scenes',
         split='test',
         num_images=2000,
+        size=96,
         test_mode=True,
         pipeline=test_pipeline),
     sampler=dict(type='DefaultSampler', shuffle=False),

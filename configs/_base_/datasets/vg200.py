@@ -1,4 +1,4 @@
-# Visual Genome, 200 categories. Their names, which were never published, go
+# Visual Genome, 200 categories. Their names were never published: write them
 # into category_names.txt, one a line.
 _base_ = 'clip448.py'
 

@@ -1,7 +1,8 @@
-# TRM-ML on CLIP RN101 at 448 px. Classes are those of the data set, unless a
-# config names them.
+# TRM-ML on CLIP RN101 at 448 px. The classes are those of the data set, unless
+# a config names them. Their number, joint width and normalisation follow
+# from the backbone.
 model = dict(
-    type='ImageClassifier',
+    type='trm_ml_mm.CLIPClassifier',
     backbone=dict(
         type='trm_ml_mm.CLIPPromptBackbone',
         arch='RN101',
@@ -12,9 +13,7 @@ model = dict(
         text_residual=0.3),
     head=dict(
         type='trm_ml_mm.TextRegionMatchingHead',
-        num_classes='dataset',
-        dim=512,
-        region=dict(num_heads=1, sharpness=40., mlp_layers=2),
+        region=dict(num_heads=1, attention_scale=40., mlp_layers=2),
         loss=dict(
             type='trm_ml_mm.PartialAsymmetricLoss',
             gamma_pos=1.,
@@ -27,7 +26,7 @@ model = dict(
             history=4096,
             warmup_images=None),  # one pass over the training set
         pseudo_weight=2.,
-        assume_negative=2.,  # in classes whose negatives are not labelled
+        assume_negative=2.,  # only in classes whose negatives are not labelled
         contrast=dict(
             type='trm_ml_mm.MultimodalContrastiveLoss', loss_weight=0.1),
         relations=10.,

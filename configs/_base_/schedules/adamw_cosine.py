@@ -1,13 +1,12 @@
-# Only what is learned reaches the optimiser: the frozen towers are not among
-# the model's parameters.
-epochs = 10
-lr = 1e-3
-
+# Ten epochs of AdamW, two of them warm-up. Another length or rate:
+# epochs = 20 or lr = 5e-4 at the top level of a config; the schedule follows.
+# The frozen towers are not among the model's parameters, so the optimiser never
+# sees them.
 optim_wrapper = dict(
     type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=lr, weight_decay=0.02),
+    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.02),
     clip_grad=dict(max_norm=5.0))
-# Both keep the ratios between parameter groups (lr_mult).
+# Both schedulers keep the ratios between parameter groups (lr_mult).
 param_scheduler = [
     dict(
         type='LinearLR',
@@ -18,13 +17,13 @@ param_scheduler = [
         convert_to_iter_based=True),
     dict(
         type='CosineAnnealingLR',
-        T_max=epochs - 2,
+        T_max=8,
         eta_min=0.,
         by_epoch=True,
         begin=2,
-        end=epochs,
+        end=10,
         convert_to_iter_based=True),
 ]
-train_cfg = dict(by_epoch=True, max_epochs=epochs, val_interval=1)
+train_cfg = dict(by_epoch=True, max_epochs=10, val_interval=1)
 val_cfg = dict()
 test_cfg = dict()

@@ -1,12 +1,10 @@
-"""Augmentation that a resumed run repeats."""
-import random
-
-import numpy as np
+"""Make a resumed run draw the same augmentation."""
 import torch
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 
 from trm_ml_mm.registry import FUNCTIONS, HOOKS
+from trm_ml_mm.utils.seeding import mix_seed, seed_everything
 
 
 @HOOKS.register_module()
@@ -14,9 +12,9 @@ class EpochSeedHook(Hook):
     """Seed Python, NumPy and PyTorch from (seed, epoch, rank) before every
     training epoch.
 
-    So epoch 7 draws the same augmentation whether the run came from epoch 6
-    or from a checkpoint. Workers follow through :func:`seed_worker`; a loader
-    must not keep its workers over epochs.
+    So epoch 7 draws the same augmentation whether the run comes from epoch 6
+    or from a checkpoint. :func:`seed_worker` does the same in the workers; a
+    loader must start new workers in every epoch.
 
     Raises:
         ValueError: If the training loader has ``persistent_workers``.
@@ -32,19 +30,11 @@ class EpochSeedHook(Hook):
                 'False, or take EpochSeedHook out of custom_hooks.')
 
     def before_train_epoch(self, runner) -> None:
-        state = np.random.SeedSequence(
-            [runner.seed or 0, runner.epoch, get_rank()]).generate_state(1)
-        seed_everything(int(state[0]))
+        seed_everything(mix_seed(runner.seed or 0, runner.epoch, get_rank()))
 
 
 @FUNCTIONS.register_module()
 def seed_worker(worker_id: int, **kwargs) -> None:
-    """Worker init function: PyTorch's own seed of this worker, which follows
-    the main process's state, for NumPy and Python too."""
+    """Worker init function: seed NumPy and Python too with PyTorch's seed of
+    this worker, which follows from the state of the main process."""
     seed_everything(torch.initial_seed() % 2**32)
-
-
-def seed_everything(seed: int) -> None:
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)

@@ -1,4 +1,4 @@
-"""Model, data and mask of known labels belong together."""
+"""Check that model, data and mask of known labels belong together."""
 import logging
 from pathlib import Path
 
@@ -8,24 +8,26 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 
-from trm_ml_mm.datasets.masks import load_mask, save_mask
+from trm_ml_mm.labels import load_mask, save_mask
 from trm_ml_mm.models.prototypes import MultimodalPrototypes
 from trm_ml_mm.registry import HOOKS
+from trm_ml_mm.utils.configs import SPLITS
+from trm_ml_mm.utils.mmengine_private import built_loop, is_resuming
 
 
 @HOOKS.register_module()
 class PartialLabelHook(Hook):
     """Tie a run to its data and its mask of known labels.
 
-    * A run does not start with a data set of other classes than the model's,
-      nor with blended labels (Mixup, CutMix).
-    * The mask is written to the work dir, ``known_labels_<hash>.npz``.
+    * A run does not start if a data set has other classes than the model, or
+      if labels would be blended (Mixup, CutMix).
+    * The mask is saved in the work dir as ``known_labels_<hash>.npz``.
     * A run does not resume on another mask.
-    * Prototypes whose warm-up is left open warm up over one pass of the
+    * Prototypes with ``warmup_images=None`` warm up during one pass over the
       training set.
 
     Raises:
-        ValueError: In those cases; or if the mask file is damaged.
+        ValueError: In those cases.
     """
 
     priority = 'VERY_HIGH'
@@ -37,13 +39,13 @@ class PartialLabelHook(Hook):
         if getattr(model.data_preprocessor, 'batch_augments', None):
             raise ValueError(
                 'Batch augmentations such as Mixup and CutMix blend labels, '
-                'and a blend with an unknown label means nothing: take '
-                'train_cfg.augments out of the model.')
+                'and a blend with an unknown label means nothing: remove '
+                'train_cfg.augments from the model.')
         names = reference_names(runner)
-        for part in ('train', 'val', 'test'):
-            loop = getattr(runner, f'_{part}_loop')
-            if loop is not None and not isinstance(loop, dict):
-                check_classes(loop.dataloader.dataset, names, part)
+        for split in SPLITS:
+            loop = built_loop(runner, split)
+            if loop is not None:
+                check_classes(loop.dataloader.dataset, names, split)
 
     def before_train(self, runner) -> None:
         dataset = runner.train_dataloader.dataset
@@ -65,79 +67,79 @@ class PartialLabelHook(Hook):
             try:
                 old = load_mask(path).mask
             except ValueError as error:
-                print_log(f'{error} It is written anew.', logger='current',
+                print_log(f'{error} It is written again.', logger='current',
                           level=logging.WARNING)
         if old is None:
             save_mask(path, mask, dataset.known, dataset.seed)
-            print_log(f'The mask of known labels is in {path}.',
+            print_log(f'The mask of known labels is saved in {path}.',
                       logger='current')
         elif not np.array_equal(old, mask):
             raise ValueError(f'{path} holds another mask than this run\'s: '
-                             'take it away, or train in another work dir.')
+                             'remove it, or train in another work dir.')
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
-        if runner._resume:
+        if is_resuming(runner):
             saved = checkpoint['meta'].get('dataset_meta') or {}
             own = getattr(runner.train_dataloader.dataset, 'metainfo', {})
-            everything = dict(known='all', seed=None, hash='none', labels='')
-            saved = saved.get('known_labels') or everything
-            own = own.get('known_labels') or everything
+            all_known = dict(known='all', seed=None, hash='none', labels='')
+            saved = saved.get('known_labels') or all_known
+            own = own.get('known_labels') or all_known
             if saved['hash'] != own['hash']:
                 raise ValueError(
                     'The checkpoint was trained on another mask of known '
                     f'labels (known={saved["known"]}, seed={saved["seed"]}, '
                     f'hash {saved["hash"]}) than this run (known='
                     f'{own["known"]}, seed={own["seed"]}, hash {own["hash"]}):'
-                    ' resume with its setting, or train anew in another work '
-                    'dir.')
+                    ' resume with the same settings, or start a new training '
+                    'in another work dir.')
             if saved['labels'] != own['labels']:
                 raise ValueError(
                     'The checkpoint was trained on other labels: the label '
-                    'file, its order, or what difficult objects count as, '
-                    'changed since; resume with the old one, or train anew in '
-                    'another work dir.')
+                    'file, its order, or the rule for difficult objects '
+                    'changed since then. Restore it, or start a new training '
+                    'in another work dir.')
 
 
 def find_mask(dataset):
-    """The PartialLabelDataset among a data set and what it wraps, or None."""
+    """The PartialLabelDataset among a data set and those it wraps, or None."""
     while dataset is not None and not hasattr(dataset, 'mask'):
         dataset = getattr(dataset, 'dataset', None)
     return dataset
 
 
 def reference_names(runner):
-    """Class names that all data sets of a run must have: the model's, or
-    those of the training set, or None."""
+    """Class names that all data sets of a run must have: those of the model,
+    else of the training set, else None."""
     model = runner.model
     names = model_class_names(
         model.module if is_model_wrapper(model) else model)
-    loop = runner._train_loop
-    if names is None and loop is not None and not isinstance(loop, dict):
+    loop = built_loop(runner, 'train')
+    if names is None and loop is not None:
         names = loop.dataloader.dataset.metainfo.get('classes')
     return None if names is None else tuple(names)
 
 
-def check_classes(dataset, names, part: str) -> None:
+def check_classes(dataset, names, split: str) -> None:
     """Refuse a data set with other classes than ``names``, or another order.
 
     Raises:
-        ValueError: Naming the first that differs.
+        ValueError: Names the first class that differs.
     """
     classes = dataset.metainfo.get('classes')
     if names is None or classes is None or tuple(classes) == names:
         return
     if len(classes) != len(names):
         raise ValueError(
-            f'The {part} set has {len(classes)} classes and the model '
+            f'The {split} set has {len(classes)} classes and the model '
             f'{len(names)}: make them agree.')
     c = next(i for i, n in enumerate(names) if n != classes[i])
     raise ValueError(
-        f'Class {c} is "{classes[c]}" in the {part} set and "{names[c]}" in '
-        'the model: make them agree, in their order too.')
+        f'Class {c} is "{classes[c]}" in the {split} set and "{names[c]}" in '
+        'the model: make names and order agree.')
 
 
 def model_class_names(model):
-    """Class names of a classifier's text side, or None where it has none."""
+    """Class names of a classifier's text side; None if it has none."""
     for part in ('backbone', 'head'):
         part = getattr(model, part, None)
         names = getattr(part, 'class_names', None)

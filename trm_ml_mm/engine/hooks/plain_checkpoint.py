@@ -1,4 +1,4 @@
-"""Checkpoints of tensors and plain types."""
+"""Checkpoints that hold only tensors and plain types."""
 import numpy as np
 import torch
 from mmengine.hooks import Hook
@@ -6,19 +6,19 @@ from mmengine.logging import HistoryBuffer
 
 from trm_ml_mm.registry import HOOKS
 
-# Of each logged figure; more than any smoothing window looks back, and a long
-# run's checkpoints stay as small as its first.
+# Of each logged value: more than any smoothing window needs, and the
+# checkpoints of a long run do not grow.
 KEPT_VALUES = 1000
 
 
 @HOOKS.register_module()
 class PlainCheckpointHook(Hook):
-    """Make checkpoints that PyTorch's safe loader reads.
+    """Make checkpoints that PyTorch's safe loader can read.
 
     MMEngine's checkpoints hold objects (logged histories, a scheduler's bound
-    method), which ``torch.load(..., weights_only=True)``, the default since
-    PyTorch 2.6, does not read. They are taken apart on saving and put
-    together again on loading.
+    method). ``torch.load(..., weights_only=True)``, the default since PyTorch
+    2.6, refuses them. This hook converts them to tensors when saving, and back
+    when loading.
     """
 
     priority = 'VERY_HIGH'
@@ -36,7 +36,7 @@ class PlainCheckpointHook(Hook):
         schedulers = checkpoint.get('param_schedulers', [])
         for state in schedulers if isinstance(schedulers, list) else sum(
                 schedulers.values(), []):
-            # OneCycle keeps its bound method; a new scheduler has its own.
+            # OneCycle stores its bound method; a new scheduler has its own.
             state.pop('anneal_func', None)
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:

@@ -1,4 +1,4 @@
-"""Pseudo-labels judged by the labels that were hidden."""
+"""Compare pseudo-labels with the labels that were hidden."""
 import csv
 from pathlib import Path
 from typing import Dict
@@ -11,9 +11,10 @@ from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from torch import Tensor
 
-from trm_ml_mm.datasets.base import label_matrix
-from trm_ml_mm.datasets.files import replacing
+from trm_ml_mm.datasets import label_matrix
+from trm_ml_mm.labels import ABSENT, PRESENT, UNKNOWN
 from trm_ml_mm.registry import HOOKS
+from trm_ml_mm.utils.io import atomic_write
 
 from .partial_label import find_mask
 
@@ -21,47 +22,46 @@ TABLE = 'pseudo_labels.csv'
 
 
 def pseudo_label_counts(pseudo: Tensor, hidden: Tensor) -> Tensor:
-    """Six counts that precision and recall are made of.
+    """The six counts that precision and recall follow from.
 
     Args:
-        pseudo: ``(B, C)`` in {1, 0, -1}.
-        hidden: ``(B, C)`` the truth of hidden labels in {1, 0}; -1 where a
-            label was known, or nobody knows it.
+        pseudo: ``(B, C)`` in {PRESENT, ABSENT, UNKNOWN}.
+        hidden: ``(B, C)`` the true values of hidden labels; UNKNOWN if a label
+            was known, or if nobody knows it.
 
     Returns:
-        For positives, then negatives: how many pseudo-labels, how many of
-        them right, how many hidden labels.
+        ``(6,)``, for positives and then for negatives: number of
+        pseudo-labels, of correct ones, and of hidden labels.
     """
-    made = (hidden != -1)
+    is_hidden = hidden != UNKNOWN
     counts = []
-    for value in (1, 0):
-        guessed = made & (pseudo == value)
-        truly = hidden == value
-        counts += [guessed.sum(), (guessed & truly).sum(), truly.sum()]
+    for value in (PRESENT, ABSENT):
+        guessed = is_hidden & (pseudo == value)
+        actual = hidden == value
+        counts += [guessed.sum(), (guessed & actual).sum(), actual.sum()]
     return torch.stack(counts)
 
 
 @HOOKS.register_module()
 class PseudoLabelQualityHook(Hook):
-    """Precision and recall of an epoch's pseudo-labels, against the truth
-    that the training does not see.
+    """Precision and recall of an epoch's pseudo-labels, against the truth that
+    training does not see.
 
-    For benchmarks, whose labels were hidden on purpose. A line per epoch goes
-    to the log and to ``pseudo_labels.csv`` in the work dir (NaN for an epoch
-    of the warm-up); where there is no hidden truth, or pseudo-labels are
-    switched off, nothing is written.
+    For benchmarks, whose labels are hidden on purpose. One line per epoch goes
+    to the log and to ``pseudo_labels.csv`` in the work dir (NaN during the
+    warm-up). Does nothing if there is no hidden truth, or no pseudo-label.
     """
 
     def before_train(self, runner) -> None:
+        self.rows = self.latest = None
         partial = find_mask(runner.train_dataloader.dataset)
         model = runner.model
-        self.head = (model.module if is_model_wrapper(model) else model).head
-        self.rows = None
-        if partial is None or not getattr(self.head, 'pseudo_weight', 0):
+        head = (model.module if is_model_wrapper(model) else model).head
+        if partial is None or not getattr(head, 'pseudo_weight', 0):
             return
         truth = label_matrix(partial.dataset).astype(np.int8)
-        truth[partial.labels != -1] = -1
-        if (truth == -1).all():
+        truth[partial.labels != UNKNOWN] = UNKNOWN
+        if (truth == UNKNOWN).all():
             return
         self.hidden = torch.from_numpy(truth)
         self.rows = {
@@ -69,6 +69,11 @@ class PseudoLabelQualityHook(Hook):
             for i in range(len(truth))
         }
         self.path = Path(runner.work_dir, TABLE)
+        # The prototypes return the pseudo-labels: listen to them.
+        self.listener = head.prototypes.register_forward_hook(self._listen)
+
+    def _listen(self, module, inputs, pseudo: Tensor) -> None:
+        self.latest = pseudo
 
     def before_train_epoch(self, runner) -> None:
         self.counts = torch.zeros(6, dtype=torch.long)
@@ -79,42 +84,44 @@ class PseudoLabelQualityHook(Hook):
             return
         index = [self.rows[sample.img_path]
                  for sample in data_batch['data_samples']]
-        pseudo = self.head.pseudo_labels
-        hidden = self.hidden[index].to(pseudo.device, non_blocking=True)
-        self.counts = self.counts.to(pseudo.device) + pseudo_label_counts(
-            pseudo, hidden)
+        hidden = self.hidden[index].to(self.latest.device, non_blocking=True)
+        self.counts = self.counts.to(self.latest.device) + (
+            pseudo_label_counts(self.latest, hidden))
 
     def after_train_epoch(self, runner) -> None:
         if self.rows is None:
             return
         all_reduce(self.counts)
-        row = quality(self.counts)
+        row = dict(epoch=runner.epoch + 1, **quality(self.counts))
         if runner.rank != 0:
             return
-        row = dict(epoch=runner.epoch + 1, **row)
-        lines = []
+        earlier = []
         if self.path.is_file():
             with open(self.path, newline='') as file:
-                lines = [old for old in csv.DictReader(file)
-                         if int(old['epoch']) < row['epoch']]
-        with replacing(self.path) as fresh, open(fresh, 'w',
-                                                 newline='') as file:
+                earlier = [old for old in csv.DictReader(file)
+                           if int(old['epoch']) < row['epoch']]
+        with atomic_write(self.path) as fresh, open(fresh, 'w',
+                                                    newline='') as file:
             writer = csv.DictWriter(file, list(row))
             writer.writeheader()
-            writer.writerows([*lines, row])
+            writer.writerows([*earlier, row])
         print_log(
             'Pseudo-labels against the hidden truth: positives precision '
-            '{positive_precision:.3f} at recall {positive_recall:.3f}, '
-            'negatives precision {negative_precision:.4f} at coverage '
+            '{positive_precision:.3f}, recall {positive_recall:.3f}; '
+            'negatives precision {negative_precision:.4f}, recall '
             '{negative_recall:.3f}'.format(**row), logger='current')
+
+    def after_train(self, runner) -> None:
+        if self.rows is not None:
+            self.listener.remove()
 
 
 def quality(counts: Tensor) -> Dict[str, float]:
-    """Precision and recall from :func:`pseudo_label_counts`; NaN where
-    nothing was guessed."""
+    """Precision and recall from :func:`pseudo_label_counts`; NaN where nothing
+    was guessed."""
     row = {}
-    for name, (guessed, right, truly) in zip(
+    for name, (guessed, right, actual) in zip(
             ('positive', 'negative'), counts.double().cpu().view(2, 3)):
         row[f'{name}_precision'] = float(right / guessed)
-        row[f'{name}_recall'] = float(right / truly)
+        row[f'{name}_recall'] = float(right / actual)
     return row

@@ -1,14 +1,12 @@
-"""What a run ends with: tables on the screen, the same figures in files."""
-import json
+"""Evaluate what a training ends with, and write the run record."""
 import logging
-import pickle
+import os
 import re
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Dict, Iterator, List, Optional, Tuple
 
 import torch
-import torch.nn.functional as F
 from mmengine.dist import broadcast_object_list
 from mmengine.evaluator import Evaluator
 from mmengine.hooks import EMAHook, Hook
@@ -18,7 +16,6 @@ from mmengine.runner import IterBasedTrainLoop
 from rich.console import Console
 from rich.table import Table
 
-from trm_ml_mm.datasets.files import replacing
 from trm_ml_mm.evaluation.metrics import MultiLabelAP
 from trm_ml_mm.evaluation.per_class import (
     find_per_class,
@@ -26,43 +23,40 @@ from trm_ml_mm.evaluation.per_class import (
     per_class_table,
     write_per_class,
 )
-from trm_ml_mm.models.backbones import CLIPFeatures, CLIPPromptBackbone
+from trm_ml_mm.evaluation.run_record import (
+    BEST,
+    LAST,
+    ZERO_SHOT_DENSE,
+    ZERO_SHOT_GLOBAL,
+    ResultRow,
+    RunRecord,
+    title,
+    write_record,
+)
+from trm_ml_mm.models import CLIPPromptBackbone, ZeroShotHead
 from trm_ml_mm.registry import HOOKS
+from trm_ml_mm.utils.versions import code_version, library_versions
 
+from ..checkpoint import read_checkpoint
 from .partial_label import check_classes, reference_names
 
 HEADLINE = ('mAP', 'CF1', 'OF1')
-
-
-def zero_shot_scores(feats: CLIPFeatures) -> Dict[str, torch.Tensor]:
-    """What CLIP says without any training.
-
-    Args:
-        feats: Of :class:`CLIPPromptBackbone`, with the pooled embedding.
-
-    Returns:
-        ``(B, C)`` cosine similarities with "a photo of a {class}.": 'global',
-        of the image embedding; 'dense', the largest over places.
-    """
-    places = F.normalize(feats.dense.flatten(2).float(), dim=1)
-    return {
-        'global': F.normalize(feats.pooled.float(), dim=-1) @ feats.anchor.T,
-        'dense': torch.einsum('bdl,cd->bcl', places, feats.anchor).amax(-1),
-    }
+ZERO_SHOT_LEVELS = {ZERO_SHOT_GLOBAL: 'global', ZERO_SHOT_DENSE: 'dense'}
 
 
 @HOOKS.register_module()
 class ReportHook(Hook):
-    """After training: evaluate the last epoch on the test set, and beside it
-    the best one and zero-shot CLIP. After every test: the table of classes.
+    """After training: evaluate the last epoch, the best epoch and zero-shot
+    CLIP on the test set. After every test: write the table of classes.
 
-    The last epoch is the result. The best one was picked on the validation
-    set; where that is the test set itself, as in most papers, its row says
-    so. ``test_results.json`` in the work dir has every row with every metric;
-    ``per_class.csv`` beside the log has AP and support of each class.
+    The last epoch is the result. The best epoch was picked on the validation
+    set; if that contains images of the test set, as in most papers, its row
+    says so. ``test_results.json`` in the work dir is the
+    :class:`~trm_ml_mm.evaluation.RunRecord`. ``per_class.csv`` next to the log
+    has AP and number of labels of each class.
 
     Args:
-        zero_shot: Also evaluate CLIP without training, from the same forward
+        zero_shot: Evaluate CLIP without training too, from the same forward
             pass.
         per_class: Print the table of classes too.
     """
@@ -72,13 +66,13 @@ class ReportHook(Hook):
     def __init__(self, zero_shot: bool = True, per_class: bool = False):
         self.zero_shot = zero_shot
         self.per_class = per_class
-        self.rows: List[dict] = []  # after training
+        self.rows: List[ResultRow] = []  # after training
         self.loader = self.evaluator = None  # of the test set
         self.validated = None  # the epoch or iteration of the last validation
 
     def before_train(self, runner) -> None:
-        """Open the test set now: what is wrong with it is said before the
-        training, not after."""
+        """Open the test set now, so that an error in it shows before the
+        training and not after it."""
         if runner.cfg.get('test_dataloader') is None:
             return
         self.loader = runner.build_dataloader(
@@ -101,53 +95,51 @@ class ReportHook(Hook):
         model = runner.model
         if is_model_wrapper(model):
             model = model.module
-        compare = (self.zero_shot and not model.with_neck
-                   and isinstance(model.backbone, CLIPPromptBackbone)
-                   and model.backbone.text is not None
-                   and model.backbone.frozen)
-        name = type(model.head).__name__
-        rivals = {
-            f'zero-shot CLIP, {kind}': MultiLabelAP()
-            for kind in (('global', 'dense') if compare else ())
+        zero_shot = {
+            kind: (ZeroShotHead(level), MultiLabelAP())
+            for kind, level in (ZERO_SHOT_LEVELS.items()
+                                if self._has_zero_shot(model) else ())
         }
         with averaged(runner):
-            last = evaluate(model, self.loader, self.evaluator, rivals)
+            last = evaluate(model, self.loader, self.evaluator,
+                            zero_shot.values())
         count = len(self.loader.dataset)
         self.rows = [
-            {'method': method, unit: None, **short(rival.evaluate(count))}
-            for method, rival in rivals.items()
+            ResultRow(kind, without_prefix(metric.evaluate(count)))
+            for kind, (_, metric) in zero_shot.items()
         ]
-        self.rows.append({'method': f'{name}, last {unit}', unit: now,
-                          **short(last)})
-        self._classes(runner, self.evaluator.metrics)
-        self._write(runner)  # whatever becomes of the best one
-        best = self._best(runner, model, unit, now, last)
+        self.rows.append(ResultRow(LAST, without_prefix(last), unit=unit,
+                                   number=now))
+        self._write_classes(runner, self.evaluator.metrics)
+        self._write(runner, model)  # even if the best epoch fails
+        best = self._best(runner, model, now, last)
         if best is not None:
             number, metrics = best
-            picked = 'TEST' if self._picked_on_test(runner) else 'validation'
-            self.rows.append({
-                'method': f'{name}, best {unit} ({number}), picked on the '
-                f'{picked} set', unit: number,
-                **short(metrics)})
-            self._write(runner)
-        self._print(runner, count)
+            self.rows.append(ResultRow(
+                BEST, without_prefix(metrics), unit=unit, number=number,
+                picked_on='test' if self._picked_on_test(runner) else 'val'))
+            self._write(runner, model)
+        self._print(runner, model, count)
 
-    def _best(self, runner, model, unit: str, now: int, last: dict):
-        """(epoch or iteration, metrics) of the checkpoint that validated
-        best; the main rank reads it for all."""
+    def _has_zero_shot(self, model) -> bool:
+        """Whether the model knows what CLIP says without training."""
+        return (self.zero_shot and not model.with_neck
+                and isinstance(model.backbone, CLIPPromptBackbone)
+                and model.backbone.text is not None and model.backbone.frozen)
+
+    def _best(self, runner, model, now: int,
+              last: dict) -> Optional[Tuple[int, dict]]:
+        """(Epoch or iteration, metrics) of the checkpoint that was best on the
+        validation set; the main rank reads it for all ranks."""
         saved = [None]
         path = best_checkpoint(runner)
         if runner.rank == 0 and path is not None:
             try:
-                # Averages (EMA) stand in its place already.
-                saved[0] = torch.load(path, map_location='cpu',
-                                      weights_only=True)['state_dict']
-            except (OSError, pickle.UnpicklingError) as error:
-                print_log(
-                    f'The best checkpoint {path} is not reported, as it '
-                    f'cannot be read ({type(error).__name__}): put '
-                    'PlainCheckpointHook into custom_hooks.',
-                    logger='current', level=logging.WARNING)
+                # Its state_dict has the averaged weights (EMA) already.
+                saved[0] = read_checkpoint(path)['state_dict']
+            except (OSError, ValueError) as error:
+                print_log(f'The best epoch is not reported: {error}',
+                          logger='current', level=logging.WARNING)
         broadcast_object_list(saved)
         if saved[0] is None:
             return None
@@ -161,17 +153,17 @@ class ReportHook(Hook):
         return number, metrics
 
     def _picked_on_test(self, runner) -> bool:
-        """Whether validation saw images of the test set."""
-        seen = [
+        """Whether the validation set has images of the test set."""
+        images = [
             {data.get_data_info(i).get('img_path') for i in range(len(data))}
             for data in (runner.val_dataloader.dataset, self.loader.dataset)
         ]
-        return bool(seen[0] & seen[1])
+        return bool(images[0] & images[1])
 
     def after_test_epoch(self, runner, metrics: Optional[dict] = None) -> None:
-        self._classes(runner, runner.test_loop.evaluator.metrics)
+        self._write_classes(runner, runner.test_loop.evaluator.metrics)
 
-    def _classes(self, runner, metrics) -> None:
+    def _write_classes(self, runner, metrics) -> None:
         table = find_per_class(metrics)
         if runner.rank != 0 or table is None:
             return
@@ -181,21 +173,24 @@ class ReportHook(Hook):
         path = Path(runner.log_dir, 'per_class.csv')
         write_per_class(path, rows)
         text = render(per_class_table(rows)) if self.per_class else ''
-        print_log(f'{text}AP and support of each class: {path}',
+        print_log(f'{text}AP and number of labels of each class: {path}',
                   logger='current')
 
-    def _write(self, runner) -> None:
+    def _write(self, runner, model) -> None:
         if runner.rank != 0:
             return
-        known = runner.train_dataloader.dataset.metainfo.get('known_labels')
-        rows = [{k: None if v != v else v for k, v in row.items()}
-                for row in self.rows]
-        content = dict(known_labels=known, seed=runner.seed,
-                       validation=last_validation(runner), rows=rows)
-        with replacing(Path(runner.work_dir, 'test_results.json')) as fresh:
-            fresh.write_text(json.dumps(content, indent=1) + '\n')
+        dataset = runner.train_dataloader.dataset
+        write_record(runner.work_dir, RunRecord(
+            head=type(model.head).__name__,
+            config=os.path.basename(runner.cfg.filename or ''),
+            seed=runner.seed,
+            known_labels=dataset.metainfo.get('known_labels'),
+            versions=library_versions(),
+            code=code_version(),
+            validation=last_validation(runner),
+            rows=self.rows))
 
-    def _print(self, runner, count: int) -> None:
+    def _print(self, runner, model, count: int) -> None:
         if runner.rank != 0:
             return
         table = Table(title=f'Test set, {count} images (percent)')
@@ -204,26 +199,28 @@ class ReportHook(Hook):
             table.add_column(name, justify='right')
         for row in self.rows:
             table.add_row(
-                row['method'],
-                *(f'{row[n]:.2f}' if n in row else '-' for n in HEADLINE))
+                title(row, type(model.head).__name__),
+                *(f'{row.metrics[n]:.2f}' if n in row.metrics else '-'
+                  for n in HEADLINE))
         last = runner.message_hub.get_info('last_ckpt')
         print_log(f'\n{render(table)}Checkpoint: {last}', logger='current')
 
 
-def short(metrics: Dict[str, float]) -> Dict[str, float]:
+def without_prefix(metrics: Dict[str, float]) -> Dict[str, float]:
     """'multi-label/mAP' -> 'mAP'."""
     return {name.split('/')[-1]: value for name, value in metrics.items()}
 
 
 def last_validation(runner) -> Dict[str, float]:
-    """Metrics of the latest validation; empty, if there was none."""
+    """Metrics of the latest validation; empty if there was none."""
     scalars = runner.message_hub.log_scalars
-    return short({name: value.current() for name, value in scalars.items()
-                  if name.startswith('val/') and name.count('/') == 2})
+    return without_prefix({
+        name: value.current() for name, value in scalars.items()
+        if name.startswith('val/') and name.count('/') == 2})
 
 
 def progress(runner) -> Tuple[str, int]:
-    """('epoch' or 'iteration', how many of them were trained)."""
+    """('epoch' or 'iteration', number of finished ones)."""
     if isinstance(runner.train_loop, IterBasedTrainLoop):
         return 'iteration', runner.iter
     return 'epoch', runner.epoch
@@ -248,7 +245,7 @@ def render(table: Table) -> str:
 
 @contextmanager
 def averaged(runner) -> Iterator[None]:
-    """Within it the model has its averaged weights, where EMA is on."""
+    """Within the block the model has its averaged weights, if EMA is on."""
     hooks = [h for h in runner.hooks if isinstance(h, EMAHook)]
     for hook in hooks:
         hook.before_test_epoch(runner)
@@ -258,26 +255,29 @@ def averaged(runner) -> Iterator[None]:
 
 
 @torch.no_grad()
-def evaluate(model,
-             loader,
-             evaluator: Evaluator,
-             rivals: Optional[Dict[str, MultiLabelAP]] = None) -> dict:
-    """Metrics of the model over a loader; ``rivals`` are fed with zero-shot
-    scores from the same forward pass."""
+def evaluate(model, loader, evaluator: Evaluator,
+             zero_shot: Iterator[Tuple[ZeroShotHead, MultiLabelAP]] = ()
+             ) -> dict:
+    """Metrics of the model over a loader.
+
+    Args:
+        model: The classifier.
+        loader, evaluator: Of the test set.
+        zero_shot: Heads and metrics that are evaluated too, from the same
+            forward pass of the backbone.
+    """
     model.eval()
     evaluator.dataset_meta = loader.dataset.metainfo
     for batch in loader:
         data = model.data_preprocessor(batch)
         images, samples = data['inputs'], data['data_samples']
-        if rivals:
+        if zero_shot:
             feats = model.backbone(images, pooled=True)
+            for head, metric in zero_shot:
+                predicted = head.predict(feats, samples)
+                metric.process(None, [sample.to_dict()
+                                      for sample in predicted])
             samples = model.head.predict(feats, samples)
-            for metric, scores in zip(rivals.values(),
-                                      zero_shot_scores(feats).values()):
-                metric.process(None, [
-                    dict(sample.to_dict(), pred_score=s, pred_logit=s)
-                    for s, sample in zip(scores, samples)
-                ])
         else:
             samples = model.predict(images, samples)
         evaluator.process(samples, batch)

@@ -1,4 +1,4 @@
-"""Images that could not be read, counted."""
+"""Count images that could not be read."""
 import logging
 from pathlib import Path
 
@@ -6,17 +6,17 @@ from mmengine.dist import all_gather_object
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 
-from trm_ml_mm.datasets.files import replacing
 from trm_ml_mm.registry import HOOKS
+from trm_ml_mm.utils.io import write_text
 
 
 @HOOKS.register_module()
 class SkippedImagesHook(Hook):
-    """Count and list the images that data sets with ``unreadable='skip'``
-    passed over, of all workers and ranks.
+    """Count and list the images that data sets with ``on_error='skip'``
+    skipped, on all workers and ranks.
 
-    After every epoch the log has the count, and ``skipped_images.txt`` in the
-    work dir every path.
+    After every epoch the log has the number, and ``skipped_images.txt`` in the
+    work dir lists the paths.
     """
 
     def __init__(self):
@@ -32,8 +32,8 @@ class SkippedImagesHook(Hook):
         if not skipped or runner.rank != 0:
             return
         path = Path(runner.work_dir, 'skipped_images.txt')
-        with replacing(path) as fresh:
-            fresh.write_text('\n'.join(skipped) + '\n', encoding='utf-8')
+        write_text(path, '\n'.join(skipped) + '\n')
         print_log(
-            f'{len(skipped)} unreadable images were skipped, others took '
-            f'their places: {path}', logger='current', level=logging.WARNING)
+            f'{len(skipped)} unreadable images were skipped and replaced by '
+            f'others; their paths are in {path}', logger='current',
+            level=logging.WARNING)

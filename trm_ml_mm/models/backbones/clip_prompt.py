@@ -4,72 +4,33 @@ from contextlib import nullcontext
 from typing import NamedTuple, Optional, Sequence, Tuple, Union
 
 import torch
-import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from trm_ml_mm.registry import MODELS
+from trm_ml_mm.utils.mmengine_private import skip_init
 
-from ..clip import FrozenModule, load_clip
 from ..text import PromptedTextEncoder
+from ..towers import (
+    FrozenModule,
+    load_clip,
+    resnet_dense_map,
+    resnet_pooled,
+    unpack_rows,
+    vit_value_path,
+)
 
 
 class CLIPFeatures(NamedTuple):
     """What :class:`CLIPPromptBackbone` hands to a head.
 
-    The dense map stands last, where heads that know nothing of text look.
+    The dense map is the last entry, where heads without text look for it.
     """
 
     text: Tensor  # (P, C, D) prompted text features, normalised
-    anchor: Tensor  # (C, D) features of "a photo of a {class}.", normalised
+    zero_shot_text: Tensor  # (C, D) of "a photo of a {class}.", normalised
     pooled: Optional[Tensor]  # (B, D) CLIP's own image embedding, if asked for
     dense: Tensor  # (B, D, H, W) map in the joint space
-
-
-def resnet_dense_map(visual: nn.Module, x: Tensor) -> Tensor:
-    """Every place of layer4 in the joint space: value and output projection
-    of the attention pool, without its pooling and position embedding.
-
-    Args:
-        visual: open_clip's ``ModifiedResNet``.
-        x: ``(B, width, H, W)``, the output of layer4.
-
-    Returns:
-        ``(B, D, H, W)``.
-    """
-    pool = visual.attnpool
-    # Two linear maps in a row are one, four times narrower to compute.
-    weight = pool.c_proj.weight @ pool.v_proj.weight
-    bias = pool.c_proj.weight @ pool.v_proj.bias + pool.c_proj.bias
-    return F.conv2d(x, weight[..., None, None], bias)
-
-
-def resnet_pooled(visual: nn.Module, x: Tensor) -> Tensor:
-    """The attention pool's embedding at any input size: its position
-    embedding is resized to the map's. ``(B, width, H, W)`` -> ``(B, D)``."""
-    positions = visual.attnpool.positional_embedding
-    side = round((len(positions) - 1)**0.5)
-    if x.shape[-2:] != (side, side):
-        grid = positions[1:].T.reshape(1, -1, side, side)
-        grid = F.interpolate(
-            grid, x.shape[-2:], mode='bicubic', align_corners=False)
-        positions = torch.cat([positions[:1], grid[0].flatten(1).T])
-    return torch.func.functional_call(
-        visual.attnpool, {'positional_embedding': positions}, (x, ))
-
-
-def vit_places(block: nn.Module, x: Tensor) -> Tensor:
-    """The last transformer block with every place attending to itself only:
-    its value path (MaskCLIP, arXiv 2112.01071), residuals and MLP.
-
-    ``(B, N, width)`` -> ``(B, N, width)``.
-    """
-    attn = block.attn
-    width = attn.embed_dim
-    value = F.linear(
-        block.ln_1(x), attn.in_proj_weight[-width:], attn.in_proj_bias[-width:])
-    x = x + block.ls_1(attn.out_proj(value))
-    return x + block.ls_2(block.mlp(block.ln_2(x)))
 
 
 @MODELS.register_module()
@@ -81,32 +42,33 @@ class CLIPPromptBackbone(BaseModule):
             'ViT-B-16', 'ViT-L-14'), or 'mini', which ships with the package.
         weights: An open_clip tag ('openai'), a state-dict file, OpenAI's own
             TorchScript file, or None for random values ('mini': its own).
-        classes: Names for the text side: a list, 'coco', 'voc', 'scenes', or
-            a text file with a name a line. None: no text side; the output is
-            then ``(dense,)``, as of any MMPretrain backbone.
-        image_size: Input side in pixels (ViTs are built for it; ResNets take
-            any).
+        classes: Class names: a list, a known set ('coco', 'voc', 'scenes',
+            ...), or a text file with one name a line. None: no text side; the
+            output is then ``(dense,)``, as of any MMPretrain backbone.
+        image_size: Input side in pixels (a ViT is built for it; a ResNet takes
+            any size).
         prompt: Options of :class:`~trm_ml_mm.models.text.PromptLearner`:
-            ``context``, ``pair``, ``per_class``, ``learnable``.
+            ``context``, ``pair``, ``class_specific``, ``learnable``.
         prompt_names: Words for class names, as ``{'tvmonitor': 'tv monitor'}``.
         text_residual: See
             :class:`~trm_ml_mm.models.text.PromptedTextEncoder`.
         pooled: Also compute CLIP's own image embedding.
-        feature_grid: Height and width of a dense map that was computed before:
-            inputs are then ``(B, 1 + L, D)``, the embedding and L places.
-        quick_gelu: See :func:`~trm_ml_mm.models.clip.load_clip`.
-        tower_dtype: 'bfloat16' or 'float16' keeps the frozen visual tower in
-            half precision: half its memory; features come out in fp32.
+        feature_grid: Height and width of a cached dense map. Inputs are then
+            cached features ``(B, 1 + L, D)``, see
+            :mod:`~trm_ml_mm.models.towers.layout`.
+        quick_gelu: See :func:`~trm_ml_mm.models.towers.load_clip`.
+        tower_dtype: 'bfloat16' or 'float16' runs the frozen visual tower in
+            half precision, in half the memory; its features leave in fp32.
         compile: Run both towers through ``torch.compile``; needs a C++
             compiler, and minutes before the first step.
-        frozen: False: both towers are learned too, and saved. On several
-            ranks this needs ``find_unused_parameters = True`` in the config.
+        frozen: False: both towers are learned and saved too. On several ranks
+            this needs ``find_unused_parameters = True`` in the config.
 
     Calling it on ``(B, 3, H, W)`` images gives :class:`CLIPFeatures`.
 
     Raises:
-        ValueError: See :func:`~trm_ml_mm.models.clip.load_clip`; or if a ViT
-            gets images of another size than it was built for.
+        ValueError: See :func:`~trm_ml_mm.models.towers.load_clip`; or if a
+            ViT gets images of another size than it was built for.
     """
 
     def __init__(self,
@@ -135,11 +97,12 @@ class CLIPPromptBackbone(BaseModule):
         self.arch = arch
         self.frozen = frozen
         self.fingerprint = loaded.fingerprint
+        self.mean, self.std = loaded.mean, loaded.std
         self.with_pooled = pooled
         self.feature_grid = feature_grid
         self.embed_dim = loaded.model.text_projection.shape[1]
-        # The text side, where there is one, owns the tower: one owner, so
-        # that nothing is stored or moved twice.
+        # The tower has one owner, the text side if there is one, so that
+        # nothing is stored or moved twice.
         self.text = None
         if classes is not None:
             self.text = PromptedTextEncoder(
@@ -176,15 +139,16 @@ class CLIPPromptBackbone(BaseModule):
             x, self.with_pooled if pooled is None else pooled)
         if self.text is None:
             return (dense, )
-        return CLIPFeatures(self.text(), self.text.anchor(), pooled, dense)
+        return CLIPFeatures(self.text(), self.text.zero_shot_text(), pooled,
+                            dense)
 
     def encode_image(self,
                      x: Tensor,
                      pooled: bool = True) -> Tuple[Tensor, Optional[Tensor]]:
         """Dense map ``(B, D, H, W)`` and, if asked, embedding ``(B, D)``."""
         if self.feature_grid is not None:
-            dense = x[:, 1:].transpose(1, 2).unflatten(2, self.feature_grid)
-            return dense, x[:, 0] if pooled else None
+            dense, embedding = unpack_rows(x, self.feature_grid)
+            return dense, embedding if pooled else None
         half = self.tower_dtype != torch.float32
         with torch.no_grad() if self.frozen else nullcontext():
             dense, pooled = self._encode(
@@ -196,7 +160,7 @@ class CLIPPromptBackbone(BaseModule):
 
     def _encode_resnet(self, x, pooled):
         visual = self.visual
-        # load_clip laid the weights out so; convolutions are faster for it.
+        # As load_clip stores the weights: convolutions are faster.
         x = x.contiguous(memory_format=torch.channels_last)
         for stage in (visual.stem, visual.layer1, visual.layer2,
                       visual.layer3, visual.layer4):
@@ -215,15 +179,15 @@ class CLIPPromptBackbone(BaseModule):
         *blocks, last = visual.transformer.resblocks
         for block in blocks:
             x = block(x)
-        places = visual.ln_post(vit_places(last, x)[:, 1:]) @ visual.proj
-        dense = places.transpose(1, 2).unflatten(2, visual.grid_size)
+        locations = visual.ln_post(vit_value_path(last, x)[:, 1:]) @ visual.proj
+        dense = locations.transpose(1, 2).unflatten(2, visual.grid_size)
         if not pooled:
             return dense, None
         return dense, visual._pool(last(x))[0] @ visual.proj
 
     def train(self, mode: bool = True):
-        """Learned towers keep the statistics of their BatchNorm: ranks would
-        drift apart in them."""
+        """Keep BatchNorm of a learned tower in eval mode: its statistics would
+        differ between ranks."""
         super().train(mode)
         if not self.frozen:
             for module in self.visual.modules():
@@ -238,5 +202,5 @@ class CLIPPromptBackbone(BaseModule):
         return self
 
     def init_weights(self):
-        """Everything was given its start in the constructor."""
-        self._is_init = True
+        """Nothing to do: the constructor initialised everything."""
+        skip_init(self)

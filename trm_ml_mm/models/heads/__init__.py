@@ -1,13 +1,13 @@
 from .base import MatchingHead
-from .rivals import (
-    LinearProbeHead,
-    QueryDecoderHead,
-    TextImageHead,
-    TextPixelHead,
-)
+from .linear_probe import LinearProbeHead
+from .query_decoder import QueryDecoderHead
+from .text_image import TextImageHead
+from .text_pixel import TextPixelHead
 from .text_region import MatchingOutput, TextRegionMatchingHead
+from .zero_shot import ZeroShotHead, zero_shot_scores
 
 __all__ = [
     'LinearProbeHead', 'MatchingHead', 'MatchingOutput', 'QueryDecoderHead',
-    'TextImageHead', 'TextPixelHead', 'TextRegionMatchingHead'
+    'TextImageHead', 'TextPixelHead', 'TextRegionMatchingHead',
+    'ZeroShotHead', 'zero_shot_scores'
 ]

@@ -1,5 +1,5 @@
-"""What all heads have in common: where features, text and labels come from,
-how logits are calibrated and supervised, and how scores go out."""
+"""What all heads share: where features, text and labels come from, how logits
+are calibrated and supervised, and how scores leave."""
 from typing import Dict, List, Optional, Tuple
 
 import torch
@@ -8,45 +8,50 @@ from mmpretrain.models.heads import MultiLabelClsHead
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
+from trm_ml_mm.labels import ABSENT, UNKNOWN
 from trm_ml_mm.registry import MODELS
+from trm_ml_mm.utils.checks import check_not_negative
 
 from ..backbones import CLIPFeatures
-from ..counts import count_labels, negatives_are_labelled
-from ..region import as_places
+from ..label_statistics import LabelStatistics
+from ..region import as_locations
 from ..relations import CategoryRelations
 from ..text import PromptedTextEncoder
 
 
 class MatchingHead(MultiLabelClsHead):
-    """Base of the heads that match image features with text, and of the rivals
-    they are compared with: a subclass gives ``forward``.
+    """Base class of TRM-ML's head and of the trained baselines.
 
-    On :class:`~trm_ml_mm.models.backbones.CLIPPromptBackbone` text travels in
-    the features. On any other backbone the head needs ``text`` (a prompted
-    text encoder of its own) and ``in_channels`` (it projects the last feature
-    map into the joint space).
+    A subclass implements :meth:`raw_logits`.
+
+    On :class:`~trm_ml_mm.models.backbones.CLIPPromptBackbone` the text
+    features arrive with the image features. On any other backbone the head
+    needs ``text`` (a prompted text encoder of its own) and ``in_channels`` (it
+    projects the last feature map into the joint space).
 
     Args:
         num_classes: C; must agree with the class names.
+            :class:`~trm_ml_mm.models.CLIPClassifier` fills it in.
         loss: Config of the loss over known labels.
-        dim: Joint width D; needed where ``text`` is not given.
+        dim: Joint width D. Not needed with ``text``;
+            :class:`~trm_ml_mm.models.CLIPClassifier` fills it in.
         text: Options of
             :class:`~trm_ml_mm.models.text.PromptedTextEncoder`.
         in_channels: Channels of another backbone's last feature map.
-        assume_negative: Weight of reading labels that are unknown, and got no
-            pseudo-label, as absent ("assume negative", Cole et al., arXiv
-            2106.09708), in a class whose negatives are not labelled
-            (:func:`~trm_ml_mm.models.counts.negatives_are_labelled`), as
-            with single positive labels, or tags. 0: never.
-        relations: Gain of
+        assume_negative: Assume-negative weight (Cole et al., arXiv
+            2106.09708): an unknown label without a pseudo-label counts as
+            absent, if the negatives of its class are not labelled
+            (:meth:`~trm_ml_mm.models.label_statistics.LabelCounts
+            .negatives_are_labelled`), as with single positive labels or tags.
+            0: never.
+        relations: Scale of
             :class:`~trm_ml_mm.models.relations.CategoryRelations`; 0: none.
-        initial_logit: The mean first logit; the common bias that gives it is
-            measured on the first training batch, which needs no label.
+        initial_logit: Mean logit at the start; see :meth:`calibrate_bias`.
         thr, topk: As in MMPretrain's ``MultiLabelClsHead``.
 
     Raises:
-        ValueError: If ``num_classes`` disagrees with the names, or neither
-            ``dim`` nor ``text`` is given.
+        ValueError: If ``num_classes`` disagrees with the names, a width is
+            missing, or a weight is negative.
     """
 
     def __init__(self,
@@ -63,16 +68,24 @@ class MatchingHead(MultiLabelClsHead):
                  init_cfg: Optional[dict] = None):
         super().__init__(loss=MODELS.build(loss), thr=thr, topk=topk,
                          init_cfg=init_cfg)
+        check_not_negative(assume_negative=assume_negative)
         self.num_classes = num_classes
         self.text = None
         if text is not None:
             self.text = PromptedTextEncoder(**text)
-            self._check_classes(self.text.class_names)
+            names = self.text.class_names
+            if len(names) != num_classes:
+                raise ValueError(
+                    f'The head has num_classes={num_classes} and there are '
+                    f'{len(names)} class names ({", ".join(names[:2])}, ...): '
+                    'make them agree.')
             dim = self.text.embed_dim
         elif dim is None:
             raise ValueError(
                 f'{type(self).__name__} needs dim, the joint width of its '
-                'CLIPPromptBackbone, or text, on another backbone.')
+                'CLIPPromptBackbone (or build both with '
+                'trm_ml_mm.CLIPClassifier, which fills it in); on another '
+                'backbone it needs text.')
         self.dim = dim
         self.projection = None
         if in_channels is not None:
@@ -80,21 +93,34 @@ class MatchingHead(MultiLabelClsHead):
         self.assume_negative = assume_negative
         self.initial_logit = initial_logit
         self.relations = CategoryRelations(num_classes, relations)
+        self.label_statistics = LabelStatistics(num_classes)
         self.bias = nn.Parameter(torch.zeros(num_classes))
         self.register_buffer('common_bias', torch.zeros(()))
         self.register_buffer('calibrated', torch.zeros((), dtype=torch.bool))
-        self.register_buffer('seen', torch.zeros(2, num_classes))  # neg, pos
         self._calibrated = False  # the buffer's value, without a device sync
 
-    def _check_classes(self, names) -> None:
-        if len(names) != self.num_classes:
-            raise ValueError(
-                f'The head has num_classes={self.num_classes} and there are '
-                f'{len(names)} class names ({", ".join(names[:2])}, ...): '
-                'make them agree.')
+    def raw_logits(self, joint: CLIPFeatures) -> Tensor:
+        """Logits before bias and relations, ``(B, C)``."""
+        raise NotImplementedError
+
+    def forward(self, feats: Tuple[Tensor]) -> Tensor:
+        """Logits to predict from, ``(B, C)``."""
+        joint = self.joint_features(feats)
+        with full_precision(joint.dense):
+            return self.relations(self.add_bias(self.raw_logits(joint)))
 
     def joint_features(self, feats: Tuple[Tensor]) -> CLIPFeatures:
-        """Image and text features in the joint space."""
+        """Image and text features in the joint space.
+
+        Args:
+            feats: :class:`CLIPFeatures`, or the feature maps of another
+                backbone, of which the last is used: ``(B, C, H, W)`` or
+                ``(B, L, C)``.
+
+        Raises:
+            ValueError: If the features do not fit the head; says which option
+                to change.
+        """
         if isinstance(feats, CLIPFeatures):
             if feats.text.shape[1] != self.num_classes:
                 raise ValueError(
@@ -103,9 +129,10 @@ class MatchingHead(MultiLabelClsHead):
                     'agree.')
             if feats.text.shape[-1] != self.dim:
                 raise ValueError(
-                    f'The head has dim={self.dim} and its backbone\'s joint '
-                    f'space {feats.text.shape[-1]} dimensions: set dim to '
-                    'that.')
+                    f'The head has dim={self.dim} and the joint space of its '
+                    f'backbone has {feats.text.shape[-1]} dimensions: set dim '
+                    'to that, or leave it out and use '
+                    'trm_ml_mm.CLIPClassifier.')
             return feats
         if self.text is None or self.projection is None:
             raise ValueError(
@@ -113,17 +140,17 @@ class MatchingHead(MultiLabelClsHead):
                 'CLIPPromptBackbone with classes, or give the head text and '
                 'in_channels.')
         dense = feats[-1] if isinstance(feats, (tuple, list)) else feats
-        dense = as_places(dense)
+        dense = as_locations(dense)
         if dense.dim() != 3:
             raise ValueError(
                 f'{type(self).__name__} needs a map (B, C, H, W) or (B, L, C) '
                 f'and the backbone gave {tuple(dense.shape)}: take its '
                 'feature map instead of its pooled feature.')
-        return CLIPFeatures(self.text(), self.text.anchor(), None,
+        return CLIPFeatures(self.text(), self.text.zero_shot_text(), None,
                             self.projection(dense))
 
     def targets(self, data_samples: List[DataSample]) -> Tensor:
-        """Labels of a batch, ``(B, C)`` in {1, 0, -1}."""
+        """Labels of a batch, ``(B, C)`` in {PRESENT, ABSENT, UNKNOWN}."""
         rows = []
         for sample in data_samples:
             if 'gt_score' in sample:
@@ -136,71 +163,110 @@ class MatchingHead(MultiLabelClsHead):
 
     def loss(self, feats: Tuple[Tensor],
              data_samples: List[DataSample]) -> Dict[str, Tensor]:
-        """Every term of the loss under its own name."""
+        """Every loss term under its own name."""
         targets = self.targets(data_samples)
+        self.calibrate_bias(feats)
         logits = self(feats)
-        with torch.autocast(targets.device.type, enabled=False):
+        with full_precision(logits):
+            self.label_statistics.update(targets)
             return self.supervision(logits, targets)
 
     def supervision(self, logits: Tensor, targets: Tensor,
-                    settled: Optional[Tensor] = None) -> Dict[str, Tensor]:
-        """The loss over known labels and, where it is on, over labels that
-        are assumed absent.
+                    targets_with_pseudo: Optional[Tensor] = None
+                    ) -> Dict[str, Tensor]:
+        """The loss over known labels and, if switched on, over labels that
+        are assumed negative.
 
         Args:
             logits: ``(B, C)``.
-            targets: ``(B, C)`` in {1, 0, -1}.
-            settled: The same with pseudo-labels; None: there are none.
+            targets: ``(B, C)`` in {PRESENT, ABSENT, UNKNOWN}.
+            targets_with_pseudo: The same with pseudo-labels filled in; None:
+                there are none.
         """
         losses = dict(loss_cls=self.loss_module(logits, targets))
         if self.assume_negative:
-            self.seen += count_labels(targets)
-            settled = targets if settled is None else settled
-            assumed = (settled == -1) & ~negatives_are_labelled(*self.seen)
+            if targets_with_pseudo is None:
+                targets_with_pseudo = targets
+            labelled = self.label_statistics.counts.negatives_are_labelled()
+            assumed = (targets_with_pseudo == UNKNOWN) & ~labelled
             losses['loss_assumed'] = self.assume_negative * self.loss_module(
-                logits, torch.where(assumed, 0., -1.),
+                logits, torch.where(assumed, float(ABSENT), float(UNKNOWN)),
                 torch.ones_like(assumed))
         return losses
 
-    def biased(self, logits: Tensor) -> Tensor:
-        """Logits with the biases; the first training batch sets the common
-        one."""
-        self.calibrate(logits)
+    def add_bias(self, logits: Tensor) -> Tensor:
+        """Add the bias of each class and the common bias."""
         return logits + self.bias + self.common_bias
 
     @torch.no_grad()
-    def calibrate(self, logits: Tensor) -> None:
-        """Set the common bias from the first batch of all ranks."""
+    def calibrate_bias(self, feats: Tuple[Tensor]) -> None:
+        """First training batch only: set the common bias so that the mean
+        logit of all ranks' batches is ``initial_logit``. Needs no label.
+
+        Does nothing in eval mode, or when a loaded checkpoint has the bias.
+        """
         if not self.training or self._calibrated:
             return
-        mean = logits.detach().float().mean()
+        joint = self.joint_features(feats)
+        with full_precision(joint.dense):
+            mean = self.calibration_logits(joint).float().mean()
         all_reduce(mean, 'mean')
         self.common_bias.copy_(self.initial_logit - mean)
         self.calibrated.fill_(True)
         self._calibrated = True
 
+    def calibration_logits(self, joint: CLIPFeatures) -> Tensor:
+        """The logits whose mean :meth:`calibrate_bias` sets."""
+        return self.raw_logits(joint)
+
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
         saved = state_dict.get(prefix + 'calibrated')
         if saved is not None:
             self._calibrated = bool(saved)
+        if any(prefix + old in state_dict for old in ('seen',
+                                                      'prototypes.seen')):
+            raise ValueError(
+                'The checkpoint was written by version 0.1.0 or earlier of '
+                'trm_ml_mm, which kept label counts elsewhere: train again, '
+                'or use it with that version.')
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def _get_predictions(self, cls_score: Tensor,
                          data_samples: Optional[List[DataSample]]):
-        """MMPretrain's, with the fp32 logits beside the scores, as metrics
-        rank by them (sigmoids tie where they saturate), and without waiting
-        for the device once per image."""
         logits = cls_score.float()
-        scores = logits.sigmoid()
-        if self.thr is not None:
-            chosen = scores >= self.thr
-            labels = chosen.nonzero()[:, 1].split(chosen.sum(1).tolist())
-        else:
-            labels = scores.topk(self.topk).indices
-        if data_samples is None:
-            data_samples = [DataSample() for _ in range(len(scores))]
-        for sample, score, logit, label in zip(data_samples, scores, logits,
-                                               labels):
-            sample.set_pred_score(score).set_pred_label(label)
-            sample.set_field(logit, 'pred_logit', dtype=torch.Tensor)
-        return data_samples
+        return attach_predictions(data_samples, logits.sigmoid(), logits,
+                                  self.thr, self.topk)
+
+
+def full_precision(x: Tensor):
+    """Switch autocast off. The head is small next to the tower: mixed
+    precision would save little, and similarities need every digit."""
+    return torch.autocast(x.device.type, enabled=False)
+
+
+def attach_predictions(data_samples: Optional[List[DataSample]],
+                       scores: Tensor, logits: Tensor, thr: Optional[float],
+                       topk: Optional[int]) -> List[DataSample]:
+    """Write predictions into data samples.
+
+    As MMPretrain does, and the fp32 logits too: metrics rank by them, because
+    sigmoids tie where they saturate. No device synchronisation per image.
+
+    Args:
+        data_samples: Of B images; None: new ones.
+        scores, logits: ``(B, C)``.
+        thr: Labels with at least this score are predicted; None: the ``topk``.
+        topk: Number of predicted labels without ``thr``.
+    """
+    if thr is not None:
+        chosen = scores >= thr
+        labels = chosen.nonzero()[:, 1].split(chosen.sum(1).tolist())
+    else:
+        labels = scores.topk(topk).indices
+    if data_samples is None:
+        data_samples = [DataSample() for _ in range(len(scores))]
+    for sample, score, logit, label in zip(data_samples, scores, logits,
+                                           labels):
+        sample.set_pred_score(score).set_pred_label(label)
+        sample.set_field(logit, 'pred_logit', dtype=torch.Tensor)
+    return data_samples

@@ -5,14 +5,20 @@ import torch
 from mmpretrain.structures import DataSample
 from torch import Tensor
 
+from trm_ml_mm.labels import ABSENT, PRESENT, UNKNOWN
 from trm_ml_mm.registry import MODELS
+from trm_ml_mm.utils.checks import check_choice, check_not_negative
 
+from ..backbones import CLIPFeatures
+from ..label_statistics import LabelCounts
 from ..region import CategoryRegions, RegionFeatures, matching_logits
-from .base import MatchingHead
+from .base import MatchingHead, full_precision
+
+LEVELS = ('query', 'region', 'mean')
 
 
 class MatchingOutput(NamedTuple):
-    """Everything the head found in a batch."""
+    """What the head found in a batch."""
 
     query_logits: Tensor  # (B, C) query level: the student
     region_logits: Tensor  # (B, C) region level: the teacher
@@ -25,15 +31,15 @@ class TextRegionMatchingHead(MatchingHead):
     """Match each category's text with that category's own region.
 
     Source: "Text-Region Matching for Multi-Label Image Recognition with
-    Missing Labels", ACM MM 2024 (arXiv 2407.18520); docs/method.md says what
-    is the paper's and what is our reconstruction. Every term but the first
-    is switched off by ``None``, or its weight by 0::
+    Missing Labels", ACM MM 2024 (arXiv 2407.18520). docs/method.md says what
+    the paper states and what is our reconstruction. ``None``, or a weight of
+    0, switches a term off::
 
-        loss = L_cls(known) + pseudo_weight * L_cls(pseudo-labels)
-               + assume_negative * L_cls(the rest, read as absent)
+        loss = L_cls(known labels) + pseudo_weight * L_cls(pseudo-labels)
+               + assume_negative * L_cls(labels assumed negative)
                + L_distillation + L_contrast
 
-    Levels of logits: 'query', 'region', or their 'mean'.
+    Logits have three levels: 'query', 'region', and their 'mean'.
 
     Args:
         num_classes, dim, text, in_channels, assume_negative, relations,
@@ -43,17 +49,17 @@ class TextRegionMatchingHead(MatchingHead):
         region: Options of :class:`~trm_ml_mm.models.region.CategoryRegions`.
         region_loss: The same kind of loss on region-level logits.
         distillation: Config of ``RegionDistillationLoss``.
-        prototypes: Options of ``MultimodalPrototypes``, with its ``type``.
-        pseudo_weight: Weight of the loss over pseudo-labels; 0: none are
-            used, though prototypes may serve the contrast.
+        prototypes: Config of ``MultimodalPrototypes``.
+        pseudo_weight: Weight of the loss over pseudo-labels. 0: no
+            pseudo-labels; prototypes may still serve the contrast.
         contrast: Config of ``MultimodalContrastiveLoss``; needs prototypes.
-        logit_scale: Of both levels' cosine similarities.
+        logit_scale: Of the cosine similarities of both levels.
         train_level: The level that labels supervise.
-        scores: The level that is predicted from.
+        scores: The level to predict from.
 
     Raises:
-        ValueError: If contrast or pseudo-labels lack prototypes, or a level
-            is unknown.
+        ValueError: If contrast or pseudo-labels lack prototypes, a level is
+            unknown, or a weight is negative.
     """
 
     def __init__(self,
@@ -80,14 +86,13 @@ class TextRegionMatchingHead(MatchingHead):
         super().__init__(num_classes, loss, dim, text, in_channels,
                          assume_negative, relations, initial_logit, thr, topk,
                          init_cfg)
-        for level in (train_level, scores):
-            if level not in ('query', 'region', 'mean'):
-                raise ValueError("train_level and scores are 'query', "
-                                 f"'region' or 'mean', got {level!r}.")
+        check_choice(LEVELS, train_level=train_level, scores=scores)
+        check_not_negative(pseudo_weight=pseudo_weight,
+                           logit_scale=logit_scale)
         if prototypes is None and (contrast is not None or pseudo_weight):
-            raise ValueError('Pseudo-labels and contrast are made from '
-                             'prototypes: give prototypes, or switch both '
-                             'off (pseudo_weight=0, contrast=None).')
+            raise ValueError('Pseudo-labels and contrast need prototypes: give '
+                             'prototypes, or switch both off '
+                             '(pseudo_weight=0, contrast=None).')
         self.region = CategoryRegions(num_classes, self.dim, **(region or {}))
         self.region_loss = _build(region_loss)
         self.distillation = _build(distillation)
@@ -98,30 +103,34 @@ class TextRegionMatchingHead(MatchingHead):
         self.logit_scale = logit_scale
         self.train_level = train_level
         self.score_level = scores
-        self.pseudo_labels = None  # of the latest training batch, (B, C)
 
     def match(self, feats: Tuple[Tensor]) -> MatchingOutput:
-        """Both levels' logits, with the features and maps behind them."""
+        """Logits of both levels, with the features and maps behind them."""
         joint = self.joint_features(feats)
-        # The head is small beside the tower: mixed precision would save
-        # little, and similarities are wanted to the last digit.
-        with torch.autocast(joint.dense.device.type, enabled=False):
-            found = self.region(joint.dense, joint.anchor)
-            region = matching_logits(found.region, joint.text,
-                                     self.logit_scale)
-            query = matching_logits(found.query, joint.text, self.logit_scale)
-            self.calibrate(region)
-            return MatchingOutput(self.biased(query), self.biased(region),
-                                  found, joint.text)
+        with full_precision(joint.dense):
+            found = self.region(joint.dense, joint.zero_shot_text)
+            query, region = (
+                self.add_bias(self.level_logits(level, joint))
+                for level in (found.query, found.region))
+            return MatchingOutput(query, region, found, joint.text)
+
+    def level_logits(self, features: Tensor, joint: CLIPFeatures) -> Tensor:
+        """Match ``(B, C, D)`` features with the text: ``(B, C)``."""
+        return matching_logits(features, joint.text, self.logit_scale)
+
+    def calibration_logits(self, joint: CLIPFeatures) -> Tensor:
+        """Of the region level, which is what CLIP knows at the start."""
+        found = self.region(joint.dense, joint.zero_shot_text)
+        return self.level_logits(found.region, joint)
 
     def forward(self, feats: Tuple[Tensor]) -> Tensor:
-        """Logits that are predicted from, ``(B, C)``."""
+        """Logits to predict from, ``(B, C)``."""
         output = self.match(feats)
-        with torch.autocast(feats[-1].device.type, enabled=False):
+        with full_precision(output.text):
             return self.logits(output, self.score_level)
 
     def logits(self, output: MatchingOutput, level: str) -> Tensor:
-        """Logits of one level, with relations: ``(B, C)``."""
+        """Logits of one level, with category relations: ``(B, C)``."""
         if level == 'mean':
             logits = (output.query_logits + output.region_logits) / 2
         else:
@@ -130,41 +139,53 @@ class TextRegionMatchingHead(MatchingHead):
 
     def loss(self, feats: Tuple[Tensor],
              data_samples: List[DataSample]) -> Dict[str, Tensor]:
-        """Every term of the loss under its own name."""
+        """Every loss term under its own name."""
         targets = self.targets(data_samples)
+        self.calibrate_bias(feats)
         output = self.match(feats)
-        with torch.autocast(targets.device.type, enabled=False):
+        with full_precision(output.text):
             return self.losses(output, targets)
 
     def losses(self, output: MatchingOutput,
                targets: Tensor) -> Dict[str, Tensor]:
-        """The terms for labels ``(B, C)`` in {1, 0, -1}; see :meth:`loss`."""
+        """The terms of :meth:`loss` for labels ``(B, C)`` in
+        {PRESENT, ABSENT, UNKNOWN}."""
+        batch = self.label_statistics.update(targets)
         logits = self.logits(output, self.train_level)
-        losses, settled = {}, targets
+        losses, targets_with_pseudo = {}, targets
         if self.region_loss is not None:
             losses['loss_region'] = self.region_loss(output.region_logits,
                                                      targets)
         if self.prototypes is not None:
-            text = output.text[0].detach()
-            pseudo = self.pseudo_labels = self.prototypes(
-                output.features.query.detach(),
-                output.features.region.detach(), text,
-                self.logits(output, self.score_level).detach(), targets)
+            pseudo = self.pseudo_labels(output, targets, batch)
             if self.pseudo_weight:
                 losses['loss_pseudo'] = self.pseudo_weight * self.loss_module(
-                    logits, pseudo, targets != -1)
-                settled = torch.where(targets == -1, pseudo, targets)
+                    logits, pseudo, targets != UNKNOWN)
+                targets_with_pseudo = torch.where(targets == UNKNOWN, pseudo,
+                                                  targets)
             if self.contrast is not None:
                 losses['loss_contrast'] = self.contrast(
-                    output.features.query, settled == 1,
-                    self.prototypes.visual, text)
-            unknown = (targets == -1).sum().clamp(min=1)
-            losses['pseudo_positive'] = (pseudo == 1).sum() / unknown
-            losses['pseudo_negative'] = (pseudo == 0).sum() / unknown
+                    output.features.query, targets_with_pseudo == PRESENT,
+                    self.prototypes.visual, output.text[0].detach())
+            unknown = (targets == UNKNOWN).sum().clamp(min=1)
+            losses['pseudo_positive'] = (pseudo == PRESENT).sum() / unknown
+            losses['pseudo_negative'] = (pseudo == ABSENT).sum() / unknown
         if self.distillation is not None:
             losses['loss_distillation'] = self.distillation(
-                output.query_logits, output.region_logits, settled)
-        return {**self.supervision(logits, targets, settled), **losses}
+                output.query_logits, output.region_logits,
+                targets_with_pseudo)
+        return {**self.supervision(logits, targets, targets_with_pseudo),
+                **losses}
+
+    def pseudo_labels(self, output: MatchingOutput, targets: Tensor,
+                      batch: LabelCounts) -> Tensor:
+        """Estimate the unknown labels of a training batch, ``(B, C)``; updates
+        the prototypes. See ``MultimodalPrototypes.forward``."""
+        return self.prototypes(
+            output.features.query.detach(), output.features.region.detach(),
+            output.text[0].detach(),
+            self.logits(output, self.score_level).detach(), targets, batch,
+            self.label_statistics.counts)
 
 
 def _build(config: Optional[dict], **options):

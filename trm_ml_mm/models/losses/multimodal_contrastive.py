@@ -7,8 +7,9 @@ from mmengine.model import BaseModule
 from torch import Tensor
 
 from trm_ml_mm.registry import MODELS
+from trm_ml_mm.utils.checks import check_not_negative
 
-from .reduce import mean_over
+from .reduce import normalize_by_global_count
 
 
 def prototype_contrast(features: Tensor,
@@ -17,7 +18,8 @@ def prototype_contrast(features: Tensor,
     """InfoNCE of each category's feature against all categories' prototypes.
 
     ``-log exp(cos(q_c, P_c) / tau) / sum_k exp(cos(q_c, P_k) / tau)``: the own
-    prototype attracts, the others repel, with a softmax's moderation.
+    prototype attracts, the others repel, moderated by the softmax. The paper
+    states the contrast; the form is ours.
 
     Args:
         features: ``(B, C, D)``.
@@ -36,8 +38,8 @@ def prototype_contrast(features: Tensor,
 
 @MODELS.register_module()
 class MultimodalContrastiveLoss(BaseModule):
-    """:func:`prototype_contrast` over positives, mean over the positives of
-    all ranks, summed over the modalities.
+    """Mean of :func:`prototype_contrast` over the positives of all ranks,
+    summed over the modalities.
 
     Args:
         temperature: tau.
@@ -54,6 +56,7 @@ class MultimodalContrastiveLoss(BaseModule):
         if unknown or not modalities:
             raise ValueError("modalities are 'visual', 'text' or both, got "
                              f'{list(modalities)}.')
+        check_not_negative(temperature=temperature, loss_weight=loss_weight)
         self.temperature = temperature
         self.modalities = tuple(modalities)
         self.loss_weight = loss_weight
@@ -66,8 +69,8 @@ class MultimodalContrastiveLoss(BaseModule):
             features: ``(B, C, D)`` query-level features.
             positives: ``(B, C)`` bool, known or pseudo-labelled.
             visual, text: ``(C, D)`` prototypes. A category whose visual
-                prototype is still zero has no visual part of its own; for
-                the others it is one that resembles nothing.
+                prototype is still zero gets no visual term; to the others, it
+                is a prototype that resembles nothing.
         """
         loss = features.new_zeros(features.shape[:2], dtype=torch.float32)
         for modality in self.modalities:
@@ -76,5 +79,5 @@ class MultimodalContrastiveLoss(BaseModule):
             part = prototype_contrast(features, prototypes, self.temperature)
             loss = loss + part * ready
         weight = positives.float()
-        return self.loss_weight * mean_over((loss * weight).sum(),
-                                            weight.sum())
+        return self.loss_weight * normalize_by_global_count(
+            (loss * weight).sum(), weight.sum())

@@ -6,9 +6,11 @@ import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor
 
+from trm_ml_mm.labels import ABSENT, PRESENT, UNKNOWN
 from trm_ml_mm.registry import MODELS
+from trm_ml_mm.utils.checks import check_not_negative
 
-from .reduce import mean_over
+from .reduce import normalize_by_global_count
 
 
 def partial_asymmetric_loss(logits: Tensor,
@@ -17,15 +19,15 @@ def partial_asymmetric_loss(logits: Tensor,
                             gamma_neg: float = 2.,
                             clip: float = 0.05) -> Tensor:
     """Asymmetric loss (Ridnik et al., ICCV 2021, arXiv 2009.14119, eq. 4-7)
-    of every known label; zero for unknown ones.
+    of every known label; zero for unknown labels.
 
-    A positive costs ``-(1 - p)^gamma_pos log p``, a negative
-    ``-p_m^gamma_neg log(1 - p_m)`` with ``p_m = max(p - clip, 0)``. Focusing
-    weights are constants for the gradient, as in the paper's own training.
+    The loss of a positive is ``-(1 - p)^gamma_pos log p``, of a negative
+    ``-p_m^gamma_neg log(1 - p_m)`` with ``p_m = max(p - clip, 0)``. No gradient
+    flows through the focusing weights, as in that paper's own training.
 
     Args:
-        logits: ``(B, C)``; computed in fp32 whatever they come in.
-        targets: ``(B, C)`` in {1, 0, -1}: present, absent, unknown.
+        logits: ``(B, C)`` of any float type; the loss is computed in fp32.
+        targets: ``(B, C)`` in {PRESENT, ABSENT, UNKNOWN}.
         gamma_pos, gamma_neg: Focusing of positives and negatives.
         clip: Probability margin of negatives, in [0, 1).
 
@@ -43,17 +45,17 @@ def partial_asymmetric_loss(logits: Tensor,
     positive = -(1 - p).detach()**gamma_pos * log_p
     negative = -shifted.detach()**gamma_neg * log_not_p
     zero = torch.zeros_like(logits)
-    return torch.where(targets == 1, positive,
-                       torch.where(targets == 0, negative, zero))
+    return torch.where(targets == PRESENT, positive,
+                       torch.where(targets == ABSENT, negative, zero))
 
 
 @MODELS.register_module()
 class PartialAsymmetricLoss(BaseModule):
-    """:func:`partial_asymmetric_loss`, summed over known labels, divided by
-    the number of known labels in the batch of all ranks, times C.
+    """Mean of :func:`partial_asymmetric_loss` over the known labels in the
+    batches of all ranks, times C.
 
-    Times C: the loss of an image's C labels, as the field sums it, whatever
-    share of them is known.
+    Times C, because the field sums the loss over an image's C labels; the
+    result does not depend on how many of them are known.
 
     Args:
         gamma_pos, gamma_neg, clip: See there.
@@ -66,6 +68,8 @@ class PartialAsymmetricLoss(BaseModule):
                  clip: float = 0.05,
                  loss_weight: float = 1.):
         super().__init__()
+        check_not_negative(gamma_pos=gamma_pos, gamma_neg=gamma_neg,
+                           clip=clip, loss_weight=loss_weight)
         self.gamma_pos = gamma_pos
         self.gamma_neg = gamma_neg
         self.clip = clip
@@ -77,14 +81,15 @@ class PartialAsymmetricLoss(BaseModule):
 
         Args:
             logits: ``(B, C)``.
-            targets: ``(B, C)`` in {1, 0, -1}.
-            among: ``(B, C)`` bool: divide by the number of these labels where
-                they are more, lest a few of another kind weigh as much as all.
+            targets: ``(B, C)`` in {PRESENT, ABSENT, UNKNOWN}.
+            among: ``(B, C)`` bool. If given, divide by max(number of known
+                labels, number in ``among``), so that a handful of
+                pseudo-labels cannot outweigh the known labels.
         """
         loss = partial_asymmetric_loss(logits, targets, self.gamma_pos,
                                        self.gamma_neg, self.clip)
-        counts = [(targets != -1).sum()]
+        counts = [(targets != UNKNOWN).sum()]
         if among is not None:
             counts.append(among.sum())
-        return self.loss_weight * logits.shape[1] * mean_over(
+        return self.loss_weight * logits.shape[1] * normalize_by_global_count(
             loss.sum(), *counts)

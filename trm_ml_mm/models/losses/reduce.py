@@ -1,21 +1,21 @@
-"""Means that do not depend on how a batch is spread over ranks."""
+"""Normalise losses so that the number of ranks does not matter."""
 import torch
 from mmengine.dist import all_reduce, get_world_size
 from torch import Tensor
 
 
-def mean_over(total: Tensor, *counts: Tensor) -> Tensor:
-    """``total / count``, where count is the mean count of all ranks, the
-    largest where there are several.
+def normalize_by_global_count(total: Tensor, *counts: Tensor) -> Tensor:
+    """``total / count``, where count is the mean count over all ranks; the
+    largest one if several are given.
 
-    Ranks average their gradients; with the count of one rank alone, a rank
-    with few known labels would weigh each of them more. With this mean, N
-    ranks give the gradient of one rank that holds the joined batch.
+    Ranks average their gradients. If each rank divided by its own count, a
+    rank with few known labels would weight each of them more. This way, N
+    ranks compute the gradient of one rank with the joined batch.
 
     Args:
         total: Scalar, this rank's sum of losses.
-        counts: Scalars, of this rank. No term on any rank: the sum, which is
-            then zero, stays zero.
+        counts: Scalars, of this rank. If all are zero on all ranks, the sum is
+            zero too, and stays zero.
     """
     count = torch.stack(counts).detach().to(total.dtype)
     if get_world_size() > 1:

@@ -1,29 +1,31 @@
-"""Distil the region level into the query level."""
+"""Distillation from the region level (teacher) to the query level (student)."""
 import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor
 
+from trm_ml_mm.labels import UNKNOWN
 from trm_ml_mm.registry import MODELS
+from trm_ml_mm.utils.checks import check_not_negative
 
-from .reduce import mean_over
+from .reduce import normalize_by_global_count
 
 
 def region_distillation_loss(student: Tensor,
                              teacher: Tensor,
                              temperature: float = 1.,
                              per_class: bool = False) -> Tensor:
-    """``T^2 KL(teacher || student)`` per image; the teacher is a constant.
+    """``T^2 KL(teacher || student)`` per image; the teacher gets no gradient.
 
-    That region knowledge is distilled into the query level is the paper's;
-    the form (Hinton et al., arXiv 1503.02531) is ours.
+    The paper states that region knowledge is distilled into the query level.
+    The form (Hinton et al., arXiv 1503.02531) is ours.
 
     Args:
         student: ``(B, C)`` query-level logits.
         teacher: ``(B, C)`` region-level logits.
         temperature: T.
-        per_class: One Bernoulli per class, summed, instead of a softmax over
-            classes.
+        per_class: Sum over one Bernoulli distribution per class, instead of
+            a softmax over classes.
 
     Returns:
         ``(B,)`` fp32.
@@ -42,9 +44,11 @@ def region_distillation_loss(student: Tensor,
 
 @MODELS.register_module()
 class RegionDistillationLoss(BaseModule):
-    """:func:`region_distillation_loss`, mean over images, each weighted by
-    its share of labels that are still unknown, pseudo-labels counted as
-    known: where labels are, they teach.
+    """Mean of :func:`region_distillation_loss` over images, each weighted by
+    its ratio of unknown labels.
+
+    Pseudo-labels count as known: where there are labels, they teach, and
+    distillation is not needed.
 
     Args:
         temperature, per_class: See there.
@@ -56,16 +60,22 @@ class RegionDistillationLoss(BaseModule):
                  per_class: bool = False,
                  loss_weight: float = 1.):
         super().__init__()
+        check_not_negative(temperature=temperature, loss_weight=loss_weight)
         self.temperature = temperature
         self.per_class = per_class
         self.loss_weight = loss_weight
 
     def forward(self, student: Tensor, teacher: Tensor,
                 targets: Tensor) -> Tensor:
-        """Scalar loss of two levels' logits, both ``(B, C)``; of the targets
-        ``(B, C)`` in {1, 0, -1} it asks only which are unknown."""
+        """Scalar loss.
+
+        Args:
+            student, teacher: ``(B, C)`` logits of the two levels.
+            targets: ``(B, C)`` in {PRESENT, ABSENT, UNKNOWN}; only which ones
+                are unknown matters.
+        """
         loss = region_distillation_loss(student, teacher, self.temperature,
                                         self.per_class)
-        loss = loss * (targets == -1).float().mean(1)
-        return self.loss_weight * mean_over(
+        loss = loss * (targets == UNKNOWN).float().mean(1)
+        return self.loss_weight * normalize_by_global_count(
             loss.sum(), torch.tensor(float(len(loss)), device=loss.device))

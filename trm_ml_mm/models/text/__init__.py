@@ -1,6 +1,7 @@
 from .encoder import PromptedTextEncoder, encode_prompts
-from .prompt_learner import PromptLearner, kept_places
+from .prompt_learner import PromptLearner, kept_positions
 
 __all__ = [
-    'PromptLearner', 'PromptedTextEncoder', 'encode_prompts', 'kept_places'
+    'PromptLearner', 'PromptedTextEncoder', 'encode_prompts',
+    'kept_positions'
 ]

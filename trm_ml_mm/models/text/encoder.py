@@ -7,9 +7,11 @@ import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from trm_ml_mm.datasets.categories import class_names, prompt_name
+from trm_ml_mm.labels import class_names, prompt_name
+from trm_ml_mm.utils.checks import check_not_negative
+from trm_ml_mm.utils.mmengine_private import skip_init
 
-from ..clip import FrozenModule, LoadedCLIP, load_clip
+from ..towers import FrozenModule, LoadedCLIP, load_clip
 from .prompt_learner import PromptLearner
 
 
@@ -17,18 +19,17 @@ def encode_prompts(clip: nn.Module, prefix: Tensor, suffix: Tensor,
                    end: Tensor, kept: Tensor) -> Tensor:
     """Text features of embedded prompts.
 
-    The same function as ``clip.encode_text``, from token embeddings, and over
-    no more places than needed: the tower is causal, so what all classes'
-    prompts begin with is computed once, and what follows an end token never.
+    The same function as ``clip.encode_text``, but from token embeddings, and
+    over no more positions than needed. The tower is causal, so the prefix that
+    all prompts share is computed once, and positions beyond an end token are
+    not computed at all.
 
     Args:
         clip: open_clip's ``CLIP``.
-        prefix: ``(P, S, width)`` embeddings that C prompts begin with.
-        suffix: ``(P, C, R, width)`` what follows; S + R <= 77.
-        end: ``(C,)`` place of each prompt's end token, at least S.
-        kept: ``(T,)`` numbers c R + r of the suffix places r of class c that
-            are not beyond its end token, ascending; see
-            :func:`~.prompt_learner.kept_places`.
+        prefix: ``(P, S, width)`` embeddings that all C prompts share.
+        suffix: ``(P, C, R, width)`` the rest of each; S + R <= 77.
+        end: ``(C,)`` position of each prompt's end token, at least S.
+        kept: ``(T,)``, of :func:`~.prompt_learner.kept_positions`.
 
     Returns:
         ``(P, C, D)``, not normalised.
@@ -38,7 +39,7 @@ def encode_prompts(clip: nn.Module, prefix: Tensor, suffix: Tensor,
     positions = clip.positional_embedding[:shared + own]
     x = prefix + positions[:shared]  # P S w
     y = (suffix + positions[shared:]).flatten(1, 2)[:, kept]  # P T w
-    # A suffix place sees the whole prefix, and the suffix up to itself.
+    # A suffix position sees the whole prefix, and the suffix up to itself.
     visible = torch.ones(own, shared + own, dtype=torch.bool, device=x.device
                          ).tril(shared)
 
@@ -60,7 +61,7 @@ def encode_prompts(clip: nn.Module, prefix: Tensor, suffix: Tensor,
             query, key, value, attn_mask=visible)
         attended = _joined(attended).reshape(groups, classes * own, width)
         y = _after_attention(block, y, attended[:, kept])
-    # The last place kept of each class is that of its end token.
+    # The last position kept of each class is that of its end token.
     last = torch.cumsum(end - shared + 1, 0) - 1
     return clip.ln_final(y[:, last]) @ clip.text_projection
 
@@ -90,7 +91,7 @@ def _after_attention(block: nn.Module, x: Tensor, attended: Tensor) -> Tensor:
 
 
 def _repeat(x: Tensor, times: int) -> Tensor:
-    """``(P, h, S, d)`` -> ``(P times, h, S, d)``, each as often in a row."""
+    """``(P, h, S, d)`` -> ``(P * times, h, S, d)``, each repeated in a row."""
     return x[:, None].expand(-1, times, -1, -1, -1).flatten(0, 1)
 
 
@@ -98,23 +99,28 @@ class PromptedTextEncoder(BaseModule):
     """Prompted text features of every class, (P, C, D).
 
     Args:
-        classes: What :func:`trm_ml_mm.datasets.class_names` takes.
+        classes: See :func:`trm_ml_mm.labels.class_names`.
         clip: A loaded CLIP; None: load it from ``arch`` and ``weights``.
-        arch, weights, quick_gelu: See :func:`trm_ml_mm.models.clip.load_clip`.
+        arch, weights, quick_gelu: See
+            :func:`trm_ml_mm.models.towers.load_clip`.
         prompt: Options of :class:`PromptLearner`.
         prompt_names: Words for class names, such as
-            ``{'tvmonitor': 'tv monitor'}``; the data sets' own are known.
-        residual: Add ``residual * delta_c`` to class c's normalised feature,
-            delta learned from zero (task residual, arXiv 2211.10277): where
-            labels are many the text may move, where they are few it stays.
-            0: none.
-        frozen: Keep the text tower frozen. False: it is learned, and a part
-            of checkpoints.
+            ``{'tvmonitor': 'tv monitor'}``; those of the known data sets are
+            built in.
+        residual: Add ``residual * delta_c`` to class c's normalised feature
+            (task residual, arXiv 2211.10277). delta starts at zero, so the
+            text moves only as far as labels ask for it. 0: none.
+        frozen: Keep the text tower frozen. False: it is learned, and stored in
+            checkpoints.
         compile: Run the tower through ``torch.compile``.
 
-    Where prompts are fixed, their features are computed once. In eval mode all
-    features are, and again as soon as a learned value differs from the one
-    they were computed with.
+    Features of fixed prompts are computed once. In eval mode, all features are
+    kept until a learned value changes.
+
+    Raises:
+        ValueError: If ``arch`` is missing, a name in ``prompt_names`` is not a
+            class, the residual is negative, or a checkpoint belongs to another
+            CLIP or to other class names.
     """
 
     def __init__(self,
@@ -129,6 +135,7 @@ class PromptedTextEncoder(BaseModule):
                  frozen: bool = True,
                  compile: bool = False):
         super().__init__()
+        check_not_negative(text_residual=residual)
         if clip is None:
             if arch is None:
                 raise ValueError('A text encoder of its own needs arch and '
@@ -146,7 +153,7 @@ class PromptedTextEncoder(BaseModule):
                 raise ValueError(f'prompt_names has "{name}", which is not '
                                  'among the class names.')
         self.prompt = PromptLearner(clip.model, words, **(prompt or {}))
-        self.anchor_prompt = PromptLearner(
+        self.zero_shot_prompt = PromptLearner(
             clip.model, words, 'a photo of a', learnable=False)
         self.residual_scale = residual
         if residual:
@@ -157,8 +164,8 @@ class PromptedTextEncoder(BaseModule):
         self._encode_prompts = (
             torch.compile(encode_prompts) if compile else encode_prompts)
         self.tower = FrozenModule(clip.model) if frozen else clip.model
-        self._cache = self._anchor = self._fixed = None
-        # Saved with what was learned, and compared when that is loaded.
+        self._cache = self._zero_shot = self._fixed = None
+        # Stored in checkpoints, and compared when one is loaded.
         self.register_buffer('identity', self._identity())
 
     def _identity(self) -> Tensor:
@@ -183,7 +190,7 @@ class PromptedTextEncoder(BaseModule):
                     'other words for them, than '
                     f'these {len(self.class_names)} '
                     f'({", ".join(self.class_names[:3])}, ...): set classes '
-                    'to those it was trained with, in their order.')
+                    'to those it was trained with, in the same order.')
         self._cache = self._fixed = None
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
@@ -191,17 +198,18 @@ class PromptedTextEncoder(BaseModule):
     def clip(self) -> nn.Module:
         return self.tower.module if self.frozen else self.tower
 
-    def anchor(self) -> Tensor:
+    def zero_shot_text(self) -> Tensor:
         """Normalised features of "a photo of a {class}.", (C, D): what CLIP
-        knew before any training. Computed once by a frozen tower."""
-        if self._anchor is None or not self.frozen:
+        knew before any training. A frozen tower computes them once."""
+        if self._zero_shot is None or not self.frozen:
             with torch.no_grad(), self._full_precision():
-                features = encode_prompts(self.clip, *self.anchor_prompt())[0]
+                features = encode_prompts(self.clip,
+                                          *self.zero_shot_prompt())[0]
             features = F.normalize(features.float(), dim=-1)
             if not self.frozen:
                 return features
-            self._anchor = features
-        return self._anchor
+            self._zero_shot = features
+        return self._zero_shot
 
     def forward(self) -> Tensor:
         """Normalised text features, ``(P, C, D)``."""
@@ -219,12 +227,12 @@ class PromptedTextEncoder(BaseModule):
         return features
 
     def _full_precision(self):
-        """What is kept must not depend on the precision it was asked in."""
+        """Features that are kept must not depend on the caller's autocast."""
         device = self.clip.positional_embedding.device.type
         return torch.autocast(device, enabled=False)
 
     def _prompt_features(self) -> Tensor:
-        """Before the residual; kept where nothing of it is learned."""
+        """Features before the residual; kept if no prompt is learned."""
         if self.frozen and not list(self.prompt.parameters()):
             if self._fixed is None:
                 with torch.no_grad(), self._full_precision():
@@ -247,9 +255,9 @@ class PromptedTextEncoder(BaseModule):
         super()._apply(fn, *args, **kwargs)
         if self.frozen:
             self.clip._apply(fn)
-        self._cache = self._anchor = self._fixed = None
+        self._cache = self._zero_shot = self._fixed = None
         return self
 
     def init_weights(self):
-        """Everything was given its start in the constructor."""
-        self._is_init = True
+        """Nothing to do: the constructor initialised everything."""
+        skip_init(self)

@@ -10,18 +10,18 @@ def tokenize_prompts(clip: nn.Module, names: Sequence[str],
                      context: Sequence[int]) -> Tuple[Tensor, Tensor]:
     """Token ids of "[start] [context] name . [end]", padded to the longest.
 
-    The text tower is causal: what follows the end of text cannot change its
-    feature, so prompts are cut to the longest, not filled up to 77 places.
+    The text tower is causal: what follows the end token cannot change its
+    feature. So prompts are padded to the longest one, not to 77 positions.
 
     Args:
-        clip: Says how many places there are and, for the mini CLIP, which
+        clip: Tells the number of positions and, for the mini CLIP, which
             words it knows.
         names: N class names, as words.
         context: Token ids in front of every name.
 
     Returns:
         ids: ``(N, L)``.
-        end: ``(N,)`` place of each prompt's end token.
+        end: ``(N,)`` position of each prompt's end token.
 
     Raises:
         ValueError: If a prompt is longer than the text tower allows, or the
@@ -39,49 +39,49 @@ def tokenize_prompts(clip: nn.Module, names: Sequence[str],
             raise ValueError(
                 f'The prompt of "{name}" takes {len(row)} tokens '
                 f'({len(context)} of them context), and the text tower has '
-                f'{clip.context_length} places: shorten the name with '
+                f'{clip.context_length} positions: shorten the name with '
                 'prompt_names, or the context.')
         if known is not None and not known.issuperset(row):
             word = next(t for t in row if t not in known)
             raise ValueError(
                 'The mini CLIP never learned the word '
                 f'"{tokenizer.decode([word]).strip()}" in the prompt of '
-                f'"{name}": it reads the names of the built-in scenes only; '
+                f'"{name}": it knows the names of the built-in scenes only; '
                 'use a real CLIP for other classes.')
         rows.append(torch.tensor(row))
     end = torch.tensor([len(row) - 1 for row in rows])
     return nn.utils.rnn.pad_sequence(rows, batch_first=True), end
 
 
-def kept_places(end: Tensor, shared: int, own: int) -> Tensor:
-    """Numbers c R + r of the places r, of what follows the shared ones in
-    class c's prompt, up to its end token: ``(T,)``.
+def kept_positions(end: Tensor, shared: int, own: int) -> Tensor:
+    """Which suffix positions are not beyond an end token: indices
+    ``c * R + r`` of position r of class c's suffix, ``(T,)``.
 
     Args:
-        end: ``(C,)`` places of end tokens.
-        shared, own: S and R.
+        end: ``(C,)`` positions of the end tokens, in the whole prompt.
+        shared: S, number of positions that all prompts share as a prefix.
+        own: R, number of positions of the padded suffixes.
     """
-    places = torch.arange(own, device=end.device)
-    return (places <= (end - shared)[:, None]).flatten().nonzero()[:, 0]
+    positions = torch.arange(own, device=end.device)
+    return (positions <= (end - shared)[:, None]).flatten().nonzero()[:, 0]
 
 
 class PromptLearner(nn.Module):
     """Prompts whose context tokens are learned.
 
+    Calling it returns the prefix that all prompts share ``(P, S, width)``, the
+    suffixes ``(P, C, R, width)``, the position of each class's end token
+    ``(C,)``, and :func:`kept_positions` ``(T,)``. P is 2 for a pair, else 1.
+
     Args:
-        clip: Gives the token embedding; it is read and not kept.
+        clip: Gives the token embedding; it is read, not stored.
         names: C class names, as words.
-        context: Words to start from ("a photo of a"), or how many context
+        context: Words to start from ("a photo of a"), or the number of context
             tokens to draw at random (standard deviation 0.02, as CoOp).
         pair: Learn a positive and a negative prompt per class (DualCoOp),
-            both from the same start; else one prompt.
-        per_class: One context per class; else shared by all.
+            which start equal. False: one prompt.
+        class_specific: One context per class. False: all classes share it.
         learnable: Whether the context is a parameter.
-
-    Shapes: P is 2 for a pair, else 1. Calling it returns what all classes'
-    prompts begin with ``(P, S, width)``, what follows ``(P, C, R, width)``,
-    the place of each class's end token ``(C,)``, and which places of what
-    follows are not beyond it ``(T,)``.
 
     Raises:
         ValueError: If a prompt is longer than the text tower allows.
@@ -92,19 +92,19 @@ class PromptLearner(nn.Module):
                  names: Sequence[str],
                  context: Union[str, int] = 'a photo of a',
                  pair: bool = False,
-                 per_class: bool = False,
+                 class_specific: bool = False,
                  learnable: bool = True):
         super().__init__()
         self.num_prompts = 2 if pair else 1
         self.num_classes = len(names)
         table = clip.token_embedding.weight
-        groups = self.num_prompts, len(names) if per_class else 1
+        groups = self.num_prompts, len(names) if class_specific else 1
         if isinstance(context, str):
             ids = open_clip.SimpleTokenizer().encode(context)
             start = table[torch.tensor(ids, dtype=torch.long)].detach()
             start = start.expand(*groups, -1, -1).clone()
         else:
-            # Placeholders: a random context stands for no word.
+            # Placeholder tokens: a random context is no word.
             ids = [open_clip.SimpleTokenizer().sot_token_id] * context
             start = torch.empty(*groups, context, table.shape[1])
             start.normal_(std=0.02)
@@ -120,10 +120,10 @@ class PromptLearner(nn.Module):
         self.register_buffer('start', embedded[:, :1], persistent=False)
         self.register_buffer(
             'rest', embedded[:, 1 + len(ids):].clone(), persistent=False)
-        shared = 1 + (0 if per_class and len(names) > 1 else len(ids))
-        # Once, and not in every step: it waits for the device.
+        shared = 1 + (0 if class_specific and len(names) > 1 else len(ids))
+        # Computed once, not in every step: nonzero synchronises the device.
         self.register_buffer(
-            'kept', kept_places(end, shared, tokens.shape[1] - shared),
+            'kept', kept_positions(end, shared, tokens.shape[1] - shared),
             persistent=False)
 
     def forward(self):

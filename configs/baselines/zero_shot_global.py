@@ -1,0 +1,11 @@
+# Baseline: CLIP without any training, from the embedding of the whole image.
+# python tools/test.py <this file>, without a checkpoint.
+# On another data set: TRM_ML_BASE=trm_ml_coco python tools/test.py <this file>
+_base_ = '../{{$TRM_ML_BASE:trm_ml_scenes}}.py'
+
+model = dict(
+    backbone=dict(pooled=True),
+    head=dict(_delete_=True, type='trm_ml_mm.ZeroShotHead', level='global'),
+)
+# Similarities rank images; there is no threshold for F1.
+test_evaluator = [dict(type='trm_ml_mm.MultiLabelAP')]

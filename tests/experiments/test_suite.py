@@ -1,0 +1,86 @@
+"""The benchmark suite, and the commands around it."""
+import json
+import os
+import subprocess
+import sys
+
+from tests_support import ROOT
+
+from trm_ml_mm.evaluation.run_record import FILE
+from trm_ml_mm.experiments.suites import (
+    SETTINGS,
+    TRAINED,
+    ZERO_SHOT,
+    is_ablation,
+    method_of,
+    plan_suite,
+)
+from trm_ml_mm.experiments.tables import markdown, setting_name
+
+CONFIGS = ROOT / 'configs'
+
+
+def tool(name, *arguments):
+    return subprocess.run(
+        [sys.executable, f'tools/{name}.py', *map(str, arguments)], cwd=ROOT,
+        capture_output=True, text=True,
+        env={**os.environ, 'CUDA_VISIBLE_DEVICES': ''})
+
+
+def test_every_config_runs_in_every_setting_with_three_seeds():
+    runs = {}
+    for job in plan_suite(CONFIGS):
+        runs.setdefault(method_of(job), {}).setdefault(
+            job.known, set()).add((job.data, job.seed))
+    names = {p.stem for folder in ('baselines', 'ablations')
+             for p in (CONFIGS / folder).glob('*.py')}
+    # Zero-shot rows come from the runs of the others.
+    assert names | {'trm_ml', 'trm_ml_oracle'} == {*runs, *ZERO_SHOT}
+    assert runs.pop('trm_ml_oracle').keys() == {'all'}
+    for method, by_setting in runs.items():
+        assert set(by_setting) == set(SETTINGS), method
+        for settings in by_setting.values():
+            assert len(settings) >= 3
+            assert {data for data, _ in settings} == {
+                ('scene_set=0', ), ('scene_set=1', )}
+    quick = {method_of(job) for job in plan_suite(CONFIGS, quick=True)}
+    assert quick == {'trm_ml', 'trm_ml_oracle', 'base', *TRAINED}
+
+
+def test_a_report_may_lack_ablations_and_nothing_else(tmp_path):
+    for job in plan_suite(CONFIGS):
+        assert is_ablation(job) == (
+            method_of(job) not in ('trm_ml', 'trm_ml_oracle', 'base',
+                                   *TRAINED))
+    failed = tool('evidence', '--report', '--out', tmp_path)
+    assert failed.returncode == 1
+    assert 'runs are missing or failed' in failed.stderr
+    assert 'without --report' in failed.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_search_ranks_by_validation(tmp_path):
+    out = tool(
+        'tune', 'configs/baselines/linear_probe.py', '--search',
+        'optim_wrapper.optimizer.lr=1e-5,3e-2', '--known', '0.5', '--out',
+        tmp_path, '--cfg-options', 'train_cfg.max_epochs=3',
+        'train_cfg.val_interval=3',
+        'train_dataloader.dataset.dataset.num_images=300',
+        'val_dataloader.dataset.num_images=200',
+        'test_dataloader.dataset.num_images=120')
+    assert out.returncode == 0, out.stderr[-2000:]
+    figures = {}
+    for path in tmp_path.rglob(FILE):
+        rate = next(p for p in path.parts if p.startswith('lr='))
+        figures[rate] = json.loads(path.read_text())['validation']['mAP']
+    ranked = sorted(figures, key=figures.get, reverse=True)
+    assert len(ranked) == 2 and figures[ranked[0]] > figures[ranked[1]]
+    lines = [['linear_probe', setting_name(.5), 'mean'],
+             *([rate, *[f'{figures[rate]:.2f}'] * 2] for rate in ranked)]
+    assert markdown(lines) in out.stdout
+    table, = tmp_path.glob('*.md')
+    assert table.name == 'linear_probe_lr=1e-5,3e-2.md'
+    assert table.read_text() == markdown(lines)
+    bad = tool('tune', 'configs/baselines/linear_probe.py', '--search', 'lr',
+               '--out', tmp_path)
+    assert bad.returncode == 1 and 'key=value' in bad.stderr

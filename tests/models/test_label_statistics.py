@@ -1,0 +1,53 @@
+import pytest
+import torch
+
+from trm_ml_mm.models.label_statistics import LabelStatistics
+
+
+def test_counts_equal_a_loop():
+    statistics = LabelStatistics(4)
+    expected = torch.zeros(2, 4, dtype=torch.long)
+    for _ in range(3):
+        targets = torch.randint(-1, 2, (5, 4)).float()
+        own = torch.zeros(2, 4, dtype=torch.long)
+        for row in targets.tolist():
+            for c, value in enumerate(row):
+                if value != -1:
+                    own[int(value), c] += 1
+        expected += own
+        batch = statistics.update(targets)
+        assert torch.equal(torch.stack(batch[:2]), own)
+        assert batch.images == 5
+    assert torch.equal(torch.stack(statistics.counts[:2]), expected)
+    assert statistics.counts.images == 15
+
+
+def test_prior_is_the_ratio_of_known_positives():
+    statistics = LabelStatistics(3)
+    statistics.update(torch.tensor(
+        [[1., 1, 0], [0, 1, -1], [0, -1, -1], [0, -1, -1]]))
+    # Class 1 has no known negative: positives over images.
+    assert statistics.counts.prior().tolist() == [.25, .5, 0]
+
+
+def test_a_stray_negative_does_not_turn_tags_into_labels():
+    statistics = LabelStatistics(2)
+    targets = torch.full((100, 2), -1.)
+    targets[:20] = 1
+    targets[20, 0] = 0
+    statistics.update(targets)
+    assert statistics.counts.prior().tolist() == pytest.approx([.2, .2])
+    assert not statistics.counts.negatives_are_labelled().any()
+    targets[20:22, 0] = 0  # with the one before, three to forty
+    statistics.update(targets)
+    assert statistics.counts.prior()[0] == pytest.approx(.2)
+    statistics.update(targets.clamp(max=0))
+    assert statistics.counts.prior()[0] == pytest.approx(40 / (40 + 25))
+
+
+def test_counts_are_part_of_the_checkpoint():
+    statistics, twin = LabelStatistics(3), LabelStatistics(3)
+    statistics.update(torch.randint(-1, 2, (50, 3)).float())
+    twin.load_state_dict(statistics.state_dict())
+    for a, b in zip(statistics.counts, twin.counts):
+        assert torch.equal(a, b)

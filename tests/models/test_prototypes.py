@@ -1,0 +1,168 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from trm_ml_mm.models import MultimodalPrototypes as Prototypes
+from trm_ml_mm.models.label_statistics import LabelStatistics
+from trm_ml_mm.models.prototypes import prototype_score, pseudo_label_thresholds
+
+
+class Memory(Prototypes):
+    """Prototypes that count the labels they see, as the head does for them."""
+
+    def __init__(self, num_classes, dim, **options):
+        super().__init__(num_classes, dim, **options)
+        self.statistics = LabelStatistics(num_classes)
+
+    def forward(self, *features_and_targets):
+        batch = self.statistics.update(features_and_targets[-1])
+        return super().forward(*features_and_targets, batch,
+                               self.statistics.counts)
+
+
+def test_score_equals_a_loop():
+    features, prototypes = torch.randn(3, 4, 8), torch.randn(4, 8)
+    got = prototype_score(features, prototypes, .5)
+    for b in range(3):
+        for c in range(4):
+            cos = [F.cosine_similarity(features[b, c], p, dim=0).item()
+                   for p in prototypes]
+            others = max(v for k, v in enumerate(cos) if k != c)
+            assert got[b, c].item() == pytest.approx(cos[c] - .5 * others,
+                                                     abs=1e-5)
+
+
+def history_with_gaps():
+    history = torch.randn(200, 3)
+    history[torch.rand(200, 3) < .3] = float('nan')
+    return history
+
+
+def test_negatives_are_the_lowest_scores_of_each_class():
+    history, prior = history_with_gaps(), torch.tensor([.2, .5, .998])
+    lower, _ = pseudo_label_thresholds(history, history, prior, .5, .5)
+    for c in range(3):
+        values = history[:, c][~history[:, c].isnan()]
+        negatives = int(len(values) * (1 - prior[c]) * .5)
+        assert (values <= lower[c]).sum() == negatives
+    assert lower[2].isnan()  # less than one negative expected: none
+
+
+def test_the_positive_threshold_is_what_a_ratio_of_known_positives_reaches():
+    unknown, known = history_with_gaps(), history_with_gaps()
+    known[:, 0] += 1  # the easy class
+    _, upper = pseudo_label_thresholds(unknown, known, torch.full((3,), .5), .6,
+                                   .5)
+    count = (~known.isnan()).sum()
+    assert (known >= upper).sum() == int(count * .6)
+    assert (known[:, 0] >= upper).sum() > (known[:, 1] >= upper).sum()
+    for none in (torch.full_like(known, float('nan')), known[:0]):
+        empty = torch.cat([none, torch.full((1, 3), float('nan'))])
+        assert pseudo_label_thresholds(unknown, empty, torch.full((3,), .5), .6,
+                                   .5).upper.isnan()
+
+
+def test_positives_are_found_at_the_ratio_although_the_prior_is_not_known():
+    """Single positive labels: a third of the positives, no negative."""
+    memory = Memory(4, 8, scale=0., warmup_images=0, history=512,
+                                  positive_ratio=.6)
+    found = present = 0
+    for step in range(40):
+        truth = (torch.rand(64, 4) < .4).float()
+        logits = 2 * truth + .3 * torch.randn(64, 4)
+        targets = torch.where((torch.rand(64, 4) < .3) & (truth == 1), 1., -1.)
+        pseudo = memory(*torch.randn(2, 64, 4, 8), torch.randn(4, 8), logits,
+                        targets)
+        if step > 10:
+            hidden = (targets == -1) & (truth == 1)
+            found += (pseudo[hidden] == 1).sum().item()
+            present += hidden.sum().item()
+            assert (truth[pseudo == 1] == 1).all()
+    assert found / present == pytest.approx(.6, abs=.05)
+
+
+def test_prototypes_are_added_to_the_matching_logit():
+    memory = Memory(4, 8, scale=3., modalities=['text'],
+                                  levels=['query'])
+    query, region = torch.randn(2, 5, 4, 8)
+    text, logits = torch.randn(4, 8), torch.randn(5, 4)
+    expected = logits + 3 * prototype_score(query, text)
+    assert torch.allclose(memory.scores(query, region, text, logits),
+                          expected)
+
+
+def test_visual_prototypes_are_running_means_of_known_positives():
+    memory = Memory(3, 8, momentum=.9, warmup_images=0)
+    expected = torch.zeros(3, 8)
+    for _ in range(4):
+        query = torch.randn(6, 3, 8)
+        targets = torch.randint(-1, 2, (6, 3)).float()
+        targets[:, 2] = -1  # never known
+        for c in range(3):
+            known = F.normalize(query, dim=-1)[targets[:, c] == 1, c]
+            if len(known) == 0:
+                continue
+            if (expected[c] == 0).all():
+                expected[c] = known.mean(0)
+            else:
+                expected[c] = .9 * expected[c] + .1 * known.mean(0)
+        memory(query, torch.randn(6, 3, 8), torch.randn(3, 8),
+               torch.randn(6, 3), targets)
+    assert torch.allclose(memory.visual, expected, atol=1e-6)
+    assert (memory.visual[2] == 0).all()
+
+
+def test_known_labels_are_never_overwritten():
+    memory = Memory(5, 8, warmup_images=0, history=64,
+                                  positive_ratio=1., negative_ratio=1.)
+    text = torch.randn(5, 8)
+    for _ in range(4):
+        query, region = torch.randn(2, 32, 5, 8)
+        targets = torch.randint(-1, 2, (32, 5)).float()
+        pseudo = memory(query, region, text, torch.randn(32, 5), targets)
+        assert (pseudo[targets != -1] == -1).all()
+    made = pseudo[targets == -1]
+    assert (made == 1).any() and (made == 0).any()
+
+
+def test_nothing_is_estimated_before_the_warm_up():
+    memory = Memory(5, 8, warmup_images=64)
+    for step in range(4):
+        query, region = torch.randn(2, 32, 5, 8)
+        targets = torch.randint(-1, 2, (32, 5)).float()
+        pseudo = memory(query, region, torch.randn(5, 8),
+                        torch.randn(32, 5), targets)
+        assert (pseudo == -1).all() == (step < 2)
+
+
+def test_clear_scores_give_right_labels():
+    """Features near the own prototype where present: found without error."""
+    prototypes = F.normalize(torch.randn(4, 16), dim=-1)
+    memory = Memory(4, 16, warmup_images=0, history=512)
+    right = wrong = 0
+    for step in range(20):
+        truth = (torch.rand(64, 4) < .3).float()
+        features = torch.where(truth[..., None] == 1, prototypes,
+                               torch.roll(prototypes, 1, 0))
+        features = features + .1 * torch.randn(64, 4, 16)
+        known = torch.rand(64, 4) < .2
+        targets = torch.where(known, truth, -1.)
+        pseudo = memory(features, features, prototypes,
+                        torch.zeros(64, 4), targets)
+        if step > 10:
+            right += (pseudo[pseudo != -1] == truth[pseudo != -1]).sum()
+            wrong += (pseudo[pseudo != -1] != truth[pseudo != -1]).sum()
+    assert right > 500 and wrong == 0
+
+
+@pytest.mark.parametrize('options', [
+    dict(modalities=['audio']), dict(levels=[]), dict(positive_ratio=1.5)])
+def test_bad_options_are_refused(options):
+    with pytest.raises(ValueError):
+        Memory(3, 4, **options)
+
+
+def test_an_unset_warmup_is_refused():
+    with pytest.raises(ValueError, match='warmup_images .* is not set'):
+        Memory(3, 4)(*torch.randn(2, 2, 3, 4), torch.randn(3, 4),
+                                   torch.zeros(2, 3), torch.ones(2, 3))

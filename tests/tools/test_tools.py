@@ -1,0 +1,82 @@
+"""The command line tools that look at data, as a user calls them."""
+import os
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+import trees
+from tests_support import ROOT
+
+from trm_ml_mm.datasets import known_label_mask, load_mask, mask_hash
+
+
+def tool(name, *arguments, code=0):
+    result = subprocess.run(
+        [sys.executable, f'tools/{name}.py', *map(str, arguments)], cwd=ROOT,
+        capture_output=True, text=True, env={**os.environ, 'COLUMNS': '120'})
+    assert result.returncode == code, result.stdout + result.stderr[-3000:]
+    return result.stdout
+
+
+def test_make_masks_draws_saves_and_verifies(tmp_path):
+    labels = np.random.RandomState(0).randint(0, 2, (500, 12))
+    np.savez(tmp_path / 'labels.npz', packed=np.packbits(labels, axis=1),
+             num_classes=12)
+    out = tool('make_masks', tmp_path / 'labels.npz', '--known', .3,
+               'single_positive', '--out', tmp_path / 'masks', '--per-class')
+    mask = known_label_mask((500, 12), .3)
+    for figure in (mask.sum(), (labels[mask] == 1).sum(), mask_hash(mask),
+                   mask.sum(0)[7]):
+        assert str(figure) in out
+    files = sorted((tmp_path / 'masks').iterdir())
+    assert len(files) == 2
+    assert (load_mask(files[0]).mask == mask).all()
+    out = tool('make_masks', tmp_path / 'labels.npz', '--verify', *files)
+    assert out.count('as drawn') == 2
+    labels[0] = 1 - labels[0]  # another data set: other positives
+    np.save(tmp_path / 'labels.npy', labels)
+    out = tool('make_masks', tmp_path / 'labels.npy', '--verify', *files,
+               code=1)
+    assert out.count('as drawn') == 1 and out.count('DIFFERS') == 1
+
+
+def test_make_masks_of_a_config(tmp_path):
+    trees.voc(tmp_path)
+    out = tool('make_masks', 'configs/trm_ml_voc2007.py', '--known', 'all',
+               '--cfg-options', f'data_root={tmp_path}/')
+    assert '3 images, 20 classes, 2 positive labels' in out
+
+
+def test_inspect_data_counts_and_names_unreadable_files(tmp_path):
+    trees.csv(tmp_path)
+    out = tool('inspect_data', 'configs/trm_ml_csv.py', '--out', tmp_path,
+               '--cfg-options', f'data_root={tmp_path}/')
+    facts = {}
+    for line in out.splitlines():
+        cells = [cell.strip() for cell in line.strip('│').split('│')]
+        facts[cells[0]] = cells[1:]
+    assert facts['red car'] == ['2', '1', '1', '1']
+    assert facts['images'] == ['3'] and facts['classes'] == ['3']
+    assert facts['known labels'] == ['6 (66.67%)']
+    assert facts['images without a known label'] == ['0']
+    assert facts['unreadable files'] == ['0']
+    assert 'hash=' in facts['mask'][0]
+    picture = cv2.imread(str(tmp_path / 'samples_train.png'))
+    assert picture.std() > 20
+    whole = (tmp_path / 'images/b.jpg').read_bytes()
+    (tmp_path / 'images/b.jpg').write_bytes(whole[:len(whole) // 2])
+    out = tool('inspect_data', 'configs/trm_ml_csv.py', '--out', tmp_path,
+               '--cfg-options', f'data_root={tmp_path}/', code=1)
+    assert 'b.jpg: image file is truncated' in out
+
+
+@pytest.mark.parametrize('split', ['train', 'test'])
+def test_inspect_data_of_the_built_in_set(tmp_path, split):
+    inner = '.dataset' if split == 'train' else ''
+    out = tool('inspect_data', 'configs/trm_ml_scenes.py', '--split', split,
+               '--out', tmp_path, '--samples', 5, '--cfg-options',
+               f'{split}_dataloader.dataset{inner}.num_images=20')
+    assert 'unreadable' not in out and 'striped star' in out
+    assert (tmp_path / f'samples_{split}.png').is_file()

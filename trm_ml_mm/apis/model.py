@@ -1,0 +1,51 @@
+"""Load a trained model to use it."""
+from typing import NamedTuple, Optional
+
+from mmengine.config import Config
+from mmpretrain.registry import MODELS
+from torch import nn
+
+from trm_ml_mm.engine import fill_classes, load_config, read_checkpoint
+
+
+class LoadedModel(NamedTuple):
+    """A model and the config it was built from."""
+
+    model: nn.Module  # in eval mode; takes images
+    cfg: Config
+
+
+def load_model(checkpoint: str,
+               config: str,
+               options: Optional[dict] = None,
+               device: str = 'cpu') -> LoadedModel:
+    """Build the model of a config, with the learned weights of a checkpoint.
+
+    The model takes images, even if it was trained from cached features.
+
+    Args:
+        checkpoint: File of a training run. It is read without running code.
+        config: The config it was trained with.
+        options: See :func:`~trm_ml_mm.engine.load_config`.
+        device: Where the model goes.
+
+    Raises:
+        FileNotFoundError: If a file is missing.
+        ValueError: If the checkpoint is damaged, or belongs to another model,
+            CLIP or class list.
+    """
+    state = read_checkpoint(checkpoint)['state_dict']
+    cfg = load_config(config, options)
+    fill_classes(cfg, 'test')
+    if cfg.get('data_preprocessor'):
+        cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
+    model = MODELS.build(cfg.model)
+    wrong = model.load_state_dict(state, strict=False)
+    for keys, what in ((wrong.missing_keys, 'lacks'),
+                       (wrong.unexpected_keys, 'has the unknown entry')):
+        if keys:
+            raise ValueError(
+                f'{checkpoint} does not fit {config}: it {what} {keys[0]} '
+                f'(and {len(keys) - 1} more); give the config and options it '
+                'was trained with.')
+    return LoadedModel(model.to(device).eval(), cfg)

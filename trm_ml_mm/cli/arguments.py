@@ -1,0 +1,48 @@
+"""Arguments that several tools have in common.
+
+Nothing heavy is imported here, so that ``--help`` answers at once.
+"""
+import argparse
+import os
+from typing import Union
+
+from mmengine.config import DictAction
+
+
+def add_config(parser: argparse.ArgumentParser, nargs=None) -> None:
+    """The config file, and overrides of its entries."""
+    parser.add_argument('config', nargs=nargs, help='config file')
+    add_cfg_options(parser)
+
+
+def add_cfg_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction,
+        help='override config entries: epochs=20 lr=5e-4 '
+        'train_dataloader.dataset.known=0.5')
+
+
+def add_launcher(parser: argparse.ArgumentParser) -> None:
+    """How several processes find each other."""
+    parser.add_argument(
+        '--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none')
+    # torchrun sets LOCAL_RANK; older launchers pass it as an argument.
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0,
+                        help=argparse.SUPPRESS)
+
+
+def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """Parse the command line; pass the rank on to MMEngine."""
+    args = parser.parse_args()
+    if hasattr(args, 'local_rank'):
+        os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    return args
+
+
+def setting(text: str) -> Union[float, str]:
+    """A label setting: a proportion, or the name of a rule or file."""
+    try:
+        return float(text)
+    except ValueError:
+        return text

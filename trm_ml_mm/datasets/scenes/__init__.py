@@ -1,0 +1,3 @@
+from .dataset import RenderScene, Scenes
+
+__all__ = ['RenderScene', 'Scenes']

@@ -1,0 +1,93 @@
+"""From a config file and options to the config of a run."""
+import os
+from typing import Optional
+
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+
+from trm_ml_mm.registry import DATASETS
+from trm_ml_mm.utils.configs import SPLITS, nested_dicts, wrapped_datasets
+
+from .options import check_options, check_values
+from .shorthands import SHORTHANDS, apply_shorthands
+
+WORK_DIRS = 'work_dirs'
+
+
+def load_config(config: str, options: Optional[dict] = None) -> Config:
+    """A config file with options.
+
+    Args:
+        config: Config file.
+        options: As ``--cfg-options`` gives them: dotted entries, and the
+            shorthands of :mod:`~trm_ml_mm.engine.shorthands` (``epochs``,
+            ``lr``, ``image_size``, ``arch``, ``data_root``, ``scene_set``).
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If an option changes nothing, or a value makes no sense.
+    """
+    if not os.path.isfile(config):
+        raise FileNotFoundError(f'{config} does not exist.')
+    cfg = Config.fromfile(config)
+    init_default_scope(cfg.get('default_scope', 'mmpretrain'))
+    options = options or {}
+    check_options(cfg, options)
+    apply_shorthands(cfg, options)
+    cfg.merge_from_dict({key: value for key, value in options.items()
+                         if key not in SHORTHANDS})
+    check_values(cfg)
+    return cfg
+
+
+def build_dataset(cfg: Config, split: str = 'train'):
+    """The data set of one split, as a run would build it.
+
+    Raises:
+        ValueError: If the config has no such split.
+    """
+    if not cfg.get(f'{split}_dataloader'):
+        raise ValueError(f'The config has no {split}_dataloader.')
+    return DATASETS.build(cfg[f'{split}_dataloader'].dataset)
+
+
+def work_dir_of(cfg: Config, config: str) -> str:
+    """The config's own work dir; without one, ``work_dirs/<file name>``."""
+    own = cfg.get('work_dir')
+    if own and own != WORK_DIRS:
+        return own
+    name = os.path.splitext(os.path.basename(config))[0]
+    return os.path.join(WORK_DIRS, name)
+
+
+def fill_classes(cfg: Config, split: str = 'train') -> None:
+    """Put the class names of the data set where the model says
+    ``classes='dataset'``, and their number where it says
+    ``num_classes='dataset'``.
+
+    Args:
+        cfg: Changed in place.
+        split: Whose data set: 'train', 'val' or 'test'. If the config does not
+            have it, another one serves.
+
+    Raises:
+        ValueError: If the config has no data set.
+    """
+    open_entries = [
+        (options, key) for options in nested_dicts(cfg.model)
+        for key in ('classes', 'num_classes') if options.get(key) == 'dataset'
+    ]
+    if not open_entries:
+        return
+    found = [inner for s in (split, *SPLITS)
+             for inner in wrapped_datasets(cfg, s)
+             if 'dataset' not in inner and 'datasets' not in inner]
+    if not found:
+        raise ValueError("classes='dataset' needs a data set in the config, "
+                         'and there is none: write the names.')
+    dataset = DATASETS.build(dict(found[0], lazy_init=True))
+    if 'classes' not in dataset.metainfo:  # they are in the label file
+        dataset.full_init()
+    names = list(dataset.metainfo['classes'])
+    for options, key in open_entries:
+        options[key] = names if key == 'classes' else len(names)

@@ -1,0 +1,200 @@
+"""Short names for what people change most, carried to every entry they affect.
+
+A config may say ``epochs = 20`` at its top level, and a command
+``--cfg-options epochs=20``. The functions below change all entries that depend
+on it. An entry that an option names in full is applied later, so it wins.
+"""
+import os
+from numbers import Integral, Real
+from typing import Callable, Dict, List, Optional
+
+from mmengine.config import Config
+
+from trm_ml_mm.models.towers import joint_width
+from trm_ml_mm.utils.configs import SPLITS, nested_dicts, wrapped_datasets
+
+# Entries that hold the side of an image, in transforms, data sets, backbones.
+_SIZE_KEYS = ('scale', 'crop_size', 'size', 'image_size', 'img_size')
+
+
+def set_epochs(cfg: Config, epochs: int) -> None:
+    """Train for this many epochs. The learning rate schedule keeps its shape:
+    warm-up and decay are stretched with it.
+
+    Raises:
+        ValueError: If it is no positive integer, or training is not counted
+            in epochs.
+    """
+    if not isinstance(epochs, Integral) or epochs < 1:
+        raise ValueError('epochs must be a positive integer, got '
+                         f'{epochs!r}.')
+    train = cfg.get('train_cfg') or {}
+    if 'max_epochs' not in train:
+        raise ValueError('epochs needs a training that is counted in epochs, '
+                         'and train_cfg has no max_epochs: set '
+                         'train_cfg.max_iters.')
+    ratio = epochs / train.max_epochs
+    train.max_epochs = epochs
+    schedulers = cfg.get('param_scheduler') or []
+    for scheduler in ([schedulers] if isinstance(schedulers, dict) else
+                      schedulers):
+        if not scheduler.get('by_epoch', True):
+            continue
+        for key in ('begin', 'end', 'T_max'):
+            if scheduler.get(key):
+                value = scheduler[key] * ratio
+                # Only schedulers counted in iterations take parts of an epoch.
+                whole = value == int(value) or not scheduler.get(
+                    'convert_to_iter_based')
+                scheduler[key] = max(1, round(value)) if whole else value
+
+
+def set_lr(cfg: Config, lr: float) -> None:
+    """Set the learning rate at the end of the warm-up.
+
+    Raises:
+        ValueError: If it is no positive number, or there is no optimiser.
+    """
+    if not isinstance(lr, Real) or isinstance(lr, bool) or not lr > 0:
+        raise ValueError(f'lr must be a positive number, got {lr!r}.')
+    if 'optimizer' not in (cfg.get('optim_wrapper') or {}):
+        raise ValueError('lr needs optim_wrapper.optimizer, which this config '
+                         'does not have.')
+    cfg.optim_wrapper.optimizer.lr = lr
+
+
+def set_image_size(cfg: Config, size: int) -> None:
+    """Set the input side in pixels, in all pipelines and in the backbone.
+
+    Raises:
+        ValueError: If it is no positive integer, or the config does not tell
+            its present size.
+    """
+    if not isinstance(size, Integral) or size < 1:
+        raise ValueError('image_size must be a positive integer (pixels), got '
+                         f'{size!r}.')
+    backbone = cfg.model.backbone
+    places = [cfg.model, *(cfg.get(f'{split}_dataloader') or {}
+                           for split in SPLITS)]
+    old = backbone.get('image_size') or backbone.get('img_size')
+    if old is None:  # a backbone that takes any size
+        old = next((d['scale'] if isinstance(d['scale'], int) else
+                    d['scale'][0] for place in reversed(places)
+                    for d in nested_dicts(place) if d.get('scale')), None)
+    if old is None:
+        raise ValueError('image_size does not know the present size of this '
+                         'config: set the sizes in its pipelines instead.')
+    for place in places:
+        for options in nested_dicts(place):
+            for key in _SIZE_KEYS:
+                value = options.get(key)
+                if value == old and not isinstance(value, bool):
+                    options[key] = size
+                elif isinstance(value, (tuple, list)) and list(value) == [
+                        old, old]:
+                    options[key] = (size, size)
+
+
+def set_arch(cfg: Config, arch: str) -> None:
+    """Set the CLIP architecture. The joint width follows; so do mean and std,
+    which belong to the tower.
+
+    Raises:
+        ValueError: If open_clip does not know it, or there is no CLIP.
+    """
+    width = joint_width(arch)
+    backbone, head = cfg.model.backbone, cfg.model.head
+    if backbone.type.endswith('CLIPPromptBackbone'):
+        backbone.arch = arch
+        if head.get('dim'):
+            head.dim = width
+    elif head.get('text'):  # another backbone: the head has the text tower
+        head.text.arch = arch
+    else:
+        raise ValueError('arch sets the architecture of CLIP, and this config '
+                         'has none: set model.backbone.')
+
+
+def set_data_root(cfg: Config, root: str) -> None:
+    """Move every data set to another folder, with the folders inside it.
+
+    Raises:
+        ValueError: If the data sets share no folder.
+    """
+    found = _with_data_root(cfg)
+    roots = [options['data_root'] for options in found]
+    old = _shared_folder(cfg.get('data_root'), roots)
+    for options in found:
+        if _is_inside(options['data_root'], old):
+            inner = os.path.relpath(options['data_root'], old)
+            options['data_root'] = os.path.join(
+                root, '' if inner == '.' else inner)
+    cfg.data_root = root
+
+
+def _with_data_root(cfg: Config) -> List[dict]:
+    """Configs of all data sets that have a ``data_root``."""
+    return [options for split in SPLITS for options in nested_dicts(
+        cfg.get(f'{split}_dataloader') or {}) if options.get('data_root')]
+
+
+def _is_inside(path: str, folder: str) -> bool:
+    return not os.path.relpath(path, folder).startswith('..')
+
+
+def _shared_folder(named: Optional[str], roots: List[str]) -> str:
+    """The folder that ``data_root`` stands for: the one that the config names,
+    if a data set lies in it; else the one that all data sets share."""
+    if named and any(_is_inside(root, named) for root in roots):
+        return named
+    if roots and len({os.path.isabs(root) for root in roots}) == 1:
+        shared = os.path.commonpath(roots)
+        if shared:
+            return shared
+    raise ValueError(
+        'data_root moves the folder that all data sets share, and there is '
+        f'none ({", ".join(sorted(set(roots))) or "no data set has one"}): '
+        'set data_root of each data set.')
+
+
+def set_scene_set(cfg: Config, scene_set: int) -> None:
+    """Use another scene set of the built-in scenes, classes included.
+
+    Raises:
+        ValueError: If it is no integer of at least 0, or a split is not a
+            built-in set.
+    """
+    if not isinstance(scene_set, Integral) or scene_set < 0:
+        raise ValueError('scene_set must be an integer of at least 0, got '
+                         f'{scene_set!r}.')
+    for split in SPLITS:
+        *_, dataset = wrapped_datasets(cfg, split)
+        if not dataset.type.endswith('Scenes'):
+            raise ValueError('scene_set chooses a set of the built-in scenes, '
+                             f'and the {split} set is a {dataset.type}.')
+        dataset.scene_set = scene_set
+    for options in nested_dicts(cfg.model):
+        if str(options.get('classes', '')).startswith('scenes'):
+            options['classes'] = f'scenes:{scene_set}'
+
+
+SHORTHANDS: Dict[str, Callable] = dict(
+    arch=set_arch,
+    data_root=set_data_root,
+    epochs=set_epochs,
+    image_size=set_image_size,
+    lr=set_lr,
+    scene_set=set_scene_set)
+
+
+def apply_shorthands(cfg: Config, options: dict) -> None:
+    """Apply the shorthands at the top level of a config, then those among
+    ``options``; change ``cfg`` in place."""
+    named = {key: cfg[key] for key in SHORTHANDS if key in cfg}
+    root = named.pop('data_root', None)
+    if root is not None and not any(
+            _is_inside(d['data_root'], root) for d in _with_data_root(cfg)):
+        set_data_root(cfg, root)  # a config that only overrides data_root
+    for key, value in [*named.items(), *options.items()]:
+        if key in SHORTHANDS:
+            SHORTHANDS[key](cfg, value)

@@ -1,0 +1,249 @@
+"""Fill a feature cache: run the frozen tower once over a data set."""
+from pathlib import Path
+from typing import Callable, Iterator, Optional, Tuple, Union
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.dist import barrier, get_rank, get_world_size
+from torch.utils.data import DataLoader, Dataset
+
+from trm_ml_mm.datasets.base import (
+    MissingImage,
+    UnreadableImage,
+    apply_pipeline,
+)
+from trm_ml_mm.models import CLIPPromptBackbone
+from trm_ml_mm.models.towers import pack_rows
+from trm_ml_mm.registry import DATASETS, MODELS
+from trm_ml_mm.utils.configs import SPLITS, wrapped_datasets
+from trm_ml_mm.utils.seeding import mix_seed, seed_everything
+
+from .storage import (
+    DONE,
+    TODO,
+    UNREADABLE,
+    CacheMeta,
+    FeatureCache,
+    fingerprint_files,
+    image_keys,
+)
+
+
+def resolve_dataset_config(cfg: Config, split: str) -> dict:
+    """Config of the data set under all wrappers of one split.
+
+    Raises:
+        ValueError: If it is not a single data set with its own pipeline.
+    """
+    *_, dataset = wrapped_datasets(cfg, split)
+    if 'pipeline' not in dataset:
+        raise ValueError(
+            f'The {split} set is a {dataset.type} without a pipeline of its '
+            'own: features can be cached for single data sets only.')
+    return dataset
+
+
+def plain_types(value):
+    """A config value as JSON types."""
+    if isinstance(value, dict):
+        return {str(k): plain_types(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain_types(v) for v in value]
+    return value
+
+
+def cached_pipeline(cfg: Config, split: str, augmented: bool) -> list:
+    """The transforms before the tower: those of the split; for training
+    without augmentation, those of validation."""
+    split = split if augmented or split != 'train' else 'val'
+    return plain_types(resolve_dataset_config(cfg, split).pipeline)
+
+
+def build_tower(cfg: Config) -> CLIPPromptBackbone:
+    """The config's frozen tower, without its text side.
+
+    Raises:
+        ValueError: If the backbone is learned, so that its features change.
+    """
+    options = dict(cfg.model.backbone, classes=None, prompt=None,
+                   prompt_names=None, text_residual=0.)
+    options.pop('feature_grid', None)
+    tower = MODELS.build(options) if options['type'].endswith(
+        CLIPPromptBackbone.__name__) else None
+    if tower is None or not tower.frozen:
+        raise ValueError('Features can be cached for a frozen '
+                         'CLIPPromptBackbone only: any other backbone is '
+                         'learned, and its features change.')
+    return tower.eval()
+
+
+def build_preprocessor(cfg: Config, tower: CLIPPromptBackbone):
+    """What normalises the images: the config's options, else the tower's."""
+    options = (cfg.get('data_preprocessor')
+               or cfg.model.get('data_preprocessor') or {})
+    return MODELS.build(dict(
+        dict(mean=tower.mean, std=tower.std, to_rgb=True), **options,
+        type='ClsDataPreprocessor'))
+
+
+def tower_name(tower: CLIPPromptBackbone) -> str:
+    """What features depend on: the weights and the precision."""
+    return f'{tower.fingerprint} {tower.tower_dtype}'
+
+
+class Views(Dataset):
+    """Views of a data set's images, as inputs of the tower.
+
+    A view depends on (seed, image, view) only: not on rank, worker or
+    interruptions.
+    """
+
+    def __init__(self, dataset, todo: np.ndarray, seed: int):
+        self.dataset, self.todo, self.seed = dataset, todo, seed
+
+    def __len__(self) -> int:
+        return len(self.todo)
+
+    def __getitem__(self, index: int):
+        image, view = self.todo[index].tolist()
+        seed_everything(mix_seed(self.seed, image, view))
+        info = self.dataset.get_data_info(image)
+        try:
+            sample = apply_pipeline(self.dataset.pipeline, info)
+        except (UnreadableImage, MissingImage):
+            if getattr(self.dataset, 'on_error', 'raise') == 'raise':
+                raise
+            return image, view, None
+        return image, view, sample['inputs']
+
+
+class CacheFiller:
+    """Fills the cache of one split.
+
+    Args:
+        cfg: The run's config.
+        split: 'train', 'val' or 'test'.
+        out: Folder of the caches of all splits.
+        views: Augmented views per training image. 0: one view without
+            augmentation, as validation sees it. Other splits always have one
+            view without augmentation.
+        dtype: 'float16' or 'float32'.
+        seed: Draws the augmentation.
+        tower: Result of :func:`build_tower`, to share it between splits; None:
+            build it.
+
+    Raises:
+        ValueError: If ``out`` has features of other settings.
+        OSError: If the disk has too little room, or no image can be read.
+    """
+
+    def __init__(self, cfg: Config, split: str, out: Union[str, Path],
+                 views: int = 0, dtype: str = 'float16', seed: int = 0,
+                 tower: Optional[CLIPPromptBackbone] = None):
+        self.tower = build_tower(cfg) if tower is None else tower
+        self.device = torch.device(
+            'cuda' if torch.cuda.is_available() else 'cpu')
+        self.preprocess = build_preprocessor(cfg, self.tower)
+        for module in (self.tower, self.preprocess):
+            module.to(self.device)
+        augmented = split == 'train' and views > 0
+        pipeline = cached_pipeline(cfg, split, augmented)
+        options = dict(resolve_dataset_config(cfg, split), pipeline=pipeline)
+        self.dataset = DATASETS.build(options)
+        self.seed = seed
+        dense, _ = self.encode([self.first_readable()])
+        self.folder = Path(out, split)
+        self.meta = CacheMeta(
+            tower=tower_name(self.tower),
+            pipeline=pipeline,
+            files=files_of(self.dataset),
+            views=max(views, 1) if split == 'train' else 1,
+            grid=tuple(dense.shape[-2:]),
+            dim=dense.shape[1],
+            dtype=dtype)
+        self.bytes = int(np.prod(self.meta.shape(len(self.dataset)))
+                         ) * np.dtype(dtype).itemsize
+
+    def first_readable(self) -> torch.Tensor:
+        """The first readable image, as an input of the tower."""
+        first_views = np.stack([np.arange(len(self.dataset)),
+                                np.zeros(len(self.dataset), int)], 1)
+        for _, _, inputs in Views(self.dataset, first_views, self.seed):
+            if inputs is not None:
+                return inputs
+        raise OSError('No image of this split can be read, so there is '
+                      'nothing to compute features from.')
+
+    def open(self) -> FeatureCache:
+        """Create the cache, or continue one with the same settings."""
+        if get_rank() == 0:
+            if (self.folder / 'meta.json').is_file():
+                FeatureCache(self.folder).check(self.meta)
+            else:
+                FeatureCache.create(self.folder, self.meta, len(self.dataset))
+        barrier()
+        return FeatureCache(self.folder, write=True)
+
+    @torch.no_grad()
+    def encode(self, inputs: list) -> Tuple[torch.Tensor, torch.Tensor]:
+        """Dense map and image embedding of a list of images."""
+        data = self.preprocess(dict(inputs=inputs))
+        return self.tower.encode_image(data['inputs'], pooled=True)
+
+    def fill(self, batch_size: int = 32, workers: int = 2,
+             progress: Optional[Callable[[int, int], None]] = None) -> None:
+        """Compute this rank's part of the missing views.
+
+        Args:
+            batch_size, workers: Of the loader.
+            progress: Called with (views done, views to do) after a batch.
+        """
+        cache = self.open()
+        todo = np.argwhere(np.asarray(cache.state) == TODO)
+        barrier()  # every rank has read the state before any rank writes
+        todo = todo[get_rank()::get_world_size()]
+        loader = DataLoader(
+            Views(self.dataset, todo, self.seed), batch_size,
+            num_workers=workers, collate_fn=list)
+        done = 0
+        for batch in loader:
+            readable = [item for item in batch if item[2] is not None]
+            if readable:
+                rows = pack_rows(*self.encode([item[2] for item in readable]))
+                rows = rows.float().cpu().numpy()
+                for (image, view, _), row in zip(readable, rows):
+                    cache.features[image, view] = row
+            for image, view, inputs in batch:
+                cache.state[image, view] = (
+                    UNREADABLE if inputs is None else DONE)
+            done += len(batch)
+            if progress is not None:
+                progress(done, len(todo))
+        cache.features.flush()
+        cache.state.flush()
+        barrier()
+
+
+def files_of(dataset) -> str:
+    """Fingerprint of a data set's images, wherever its folder is."""
+    paths = [dataset.get_data_info(i)['img_path'] for i in range(len(dataset))]
+    return fingerprint_files(
+        image_keys(paths, getattr(dataset, 'data_root', '') or ''))
+
+
+def splits_to_cache(cfg: Config) -> Iterator[str]:
+    """The splits of a config; without 'test' if it equals 'val'."""
+    for split in SPLITS:
+        if cfg.get(f'{split}_dataloader') is None:
+            continue
+        if split != 'test' or cached_test_split(cfg) == 'test':
+            yield split
+
+
+def cached_test_split(cfg: Config) -> str:
+    """Whose cache the test set uses: its own, or that of 'val' if both are the
+    same data set."""
+    val = cfg.get('val_dataloader') or {}
+    same = val.get('dataset') == cfg.test_dataloader.dataset
+    return 'val' if same else 'test'

@@ -1,0 +1,104 @@
+"""Use a feature cache: train and test from features instead of images."""
+from pathlib import Path
+from typing import Sequence, Union
+
+import numpy as np
+import torch
+from mmcv.transforms import BaseTransform
+from mmengine.config import Config
+
+from trm_ml_mm.datasets.base import UnreadableImage
+from trm_ml_mm.registry import DATASETS, TRANSFORMS
+from trm_ml_mm.utils.configs import SPLITS
+
+from .fill import (
+    build_tower,
+    cached_pipeline,
+    cached_test_split,
+    files_of,
+    resolve_dataset_config,
+    tower_name,
+)
+from .storage import DONE, FeatureCache
+
+
+def use_cache(cfg: Config,
+              folder: Union[str, Path],
+              splits: Sequence[str] = SPLITS) -> None:
+    """Change a config in place, so that it runs on cached features.
+
+    The pipeline of each split loads features, the backbone takes them instead
+    of images, and nothing is normalised.
+
+    Args:
+        cfg: The run's config.
+        folder: Of the caches of all splits.
+        splits: The splits that are going to run.
+
+    Raises:
+        ValueError: If the features belong to another tower, pipeline or
+            images, or are incomplete.
+        FileNotFoundError: If a split has none.
+    """
+    tower = tower_name(build_tower(cfg))
+    own = {split: cached_pipeline(cfg, split, True) for split in splits
+           if cfg.get(f'{split}_dataloader') is not None}
+    unaugmented = cached_pipeline(cfg, 'train', False) if 'val' in own else []
+    datasets = {split: resolve_dataset_config(cfg, split) for split in own}
+    where = {split: cached_test_split(cfg) if split == 'test' else split
+             for split in own}
+    for split, options in datasets.items():
+        cache = FeatureCache(Path(folder, where[split]))
+        pipeline = own[split]
+        if split == 'train' and cache.meta.pipeline == unaugmented:
+            pipeline = unaugmented
+        dataset = DATASETS.build(dict(options, pipeline=[]))
+        dataset.full_init()
+        cache.check(cache.meta._replace(
+            tower=tower, pipeline=pipeline, files=files_of(dataset)))
+        cache.check_complete()
+    for split, options in datasets.items():
+        options.pipeline = [
+            dict(type='trm_ml_mm.LoadCachedFeatures',
+                 cache=str(Path(folder, where[split]))),
+            dict(type='PackInputs', input_key='features'),
+        ]
+    cfg.model.backbone.feature_grid = list(cache.meta.grid)
+    cfg.data_preprocessor = dict(
+        type='ClsDataPreprocessor', mean=None, std=None, to_rgb=False)
+    cfg.model.pop('data_preprocessor', None)
+
+
+@TRANSFORMS.register_module()
+class LoadCachedFeatures(BaseTransform):
+    """Load an image's features from a cache, instead of the image.
+
+    If there are several views, one is drawn at random.
+
+    Required key: ``sample_idx``, the index in the data set. Added key:
+    ``features``, a ``(1 + L, D)`` tensor.
+
+    Args:
+        cache: Folder of a :class:`~trm_ml_mm.features.FeatureCache`.
+
+    Raises:
+        UnreadableImage: If the image could not be decoded for the cache.
+    """
+
+    def __init__(self, cache: str):
+        self.folder = cache
+        self.cache = None  # every worker opens it for itself
+
+    def transform(self, results: dict) -> dict:
+        if self.cache is None:
+            self.cache = FeatureCache(self.folder)
+        row = results['sample_idx']
+        view = np.random.randint(self.cache.meta.views)
+        if self.cache.state[row, view] != DONE:
+            raise UnreadableImage(
+                f'Image {results["img_path"]} could not be decoded when '
+                f'{self.folder} was made; repair it and make the cache again, '
+                "or train with on_error='skip' on its data set.")
+        results['features'] = torch.from_numpy(
+            np.array(self.cache.features[row, view]))
+        return results

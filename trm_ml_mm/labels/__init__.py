@@ -1,0 +1,31 @@
+"""Labels: their values, class names, protocols and files.
+
+Data sets and models both stand on this folder; it knows neither.
+"""
+from .mask_files import Mask, load_labels, load_mask, mask_hash, save_mask
+from .names import (
+    COCO_CLASSES,
+    CUB_ATTRIBUTES,
+    NUS_CLASSES,
+    VOC_CLASSES,
+    class_names,
+    prompt_name,
+    scene_classes,
+)
+from .protocols import (
+    check_known,
+    draw_mask,
+    known_label_mask,
+    listed_positives_mask,
+    single_positive_mask,
+)
+from .summary import LabelSummary, summarize_labels
+from .values import ABSENT, PRESENT, UNKNOWN
+
+__all__ = [
+    'ABSENT', 'COCO_CLASSES', 'CUB_ATTRIBUTES', 'LabelSummary', 'Mask',
+    'NUS_CLASSES', 'PRESENT', 'UNKNOWN', 'VOC_CLASSES', 'check_known',
+    'class_names', 'draw_mask', 'known_label_mask', 'listed_positives_mask',
+    'load_labels', 'load_mask', 'mask_hash', 'prompt_name', 'save_mask',
+    'scene_classes', 'single_positive_mask', 'summarize_labels'
+]

@@ -1,0 +1,49 @@
+"""A classifier on a CLIP backbone, which knows what the head needs."""
+from typing import Optional
+
+from mmpretrain.models import ImageClassifier
+
+from trm_ml_mm.registry import MODELS
+
+from .backbones import CLIPPromptBackbone
+
+
+@MODELS.register_module()
+class CLIPClassifier(ImageClassifier):
+    """MMPretrain's ``ImageClassifier`` that fills in what the backbone knows.
+
+    The head's ``num_classes`` and ``dim`` and the preprocessor's ``mean`` and
+    ``std`` follow from the backbone, so that a config need not repeat them
+    and they cannot contradict it. Values in the config win.
+
+    Args:
+        backbone: Config of a ``CLIPPromptBackbone`` with classes.
+        head: Config of a head.
+        data_preprocessor: Config, or None.
+        **kwargs: See ``mmpretrain.models.ImageClassifier``.
+
+    Raises:
+        ValueError: If the backbone is another one: its features do not tell
+            the classes. Use ``ImageClassifier`` then.
+    """
+
+    def __init__(self,
+                 backbone: dict,
+                 head: dict,
+                 data_preprocessor: Optional[dict] = None,
+                 **kwargs):
+        if isinstance(backbone, dict):
+            backbone = MODELS.build(backbone)
+        if not isinstance(backbone, CLIPPromptBackbone):
+            raise ValueError(
+                'CLIPClassifier needs a CLIPPromptBackbone, got '
+                f'{type(backbone).__name__}: set type=\'ImageClassifier\'.')
+        if isinstance(head, dict):
+            head = dict(dict(num_classes=len(backbone.class_names or ()),
+                             dim=backbone.embed_dim), **head)
+        if data_preprocessor is None or isinstance(data_preprocessor, dict):
+            data_preprocessor = dict(
+                dict(mean=backbone.mean, std=backbone.std, to_rgb=True),
+                **(data_preprocessor or {}))
+        super().__init__(backbone=backbone, head=head,
+                         data_preprocessor=data_preprocessor, **kwargs)

@@ -1,0 +1,42 @@
+"""Baseline: text matched with every location (DualCoOp)."""
+from typing import Optional
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from trm_ml_mm.registry import MODELS
+
+from ..backbones import CLIPFeatures
+from ..region import as_locations, prompt_similarity
+from .base import MatchingHead
+
+
+@MODELS.register_module()
+class TextPixelHead(MatchingHead):
+    """Match each category's text with every location (DualCoOp, arXiv
+    2206.09541, written from the paper's description).
+
+    The logit is the mean of the similarities of all locations, weighted by
+    the softmax over locations of the similarity with the positive prompt.
+    DualCoOp has a positive and a negative prompt per class (``prompt.pair``),
+    whose similarities are subtracted, and the scale 20 for both.
+
+    Args:
+        logit_scale: Of the cosine similarities.
+        attention_scale: Of those in the softmax; None: the same.
+        **kwargs: See :class:`~trm_ml_mm.models.heads.base.MatchingHead`.
+    """
+
+    def __init__(self, *args, logit_scale: float = 20.,
+                 attention_scale: Optional[float] = None, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.logit_scale = logit_scale
+        self.attention_scale = (
+            logit_scale if attention_scale is None else attention_scale)
+
+    def raw_logits(self, joint: CLIPFeatures) -> Tensor:
+        locations = F.normalize(as_locations(joint.dense).float(), dim=-1)
+        positive, similarity = prompt_similarity(locations, joint.text)
+        weights = torch.softmax(self.attention_scale * positive, 1)
+        return self.logit_scale * (weights * similarity).sum(1)

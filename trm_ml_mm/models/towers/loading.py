@@ -1,0 +1,247 @@
+"""Build a CLIP and load its weights.
+
+Both towers come from open_clip. This file reads all three kinds of weights
+file, without ever running code from them, and picks QuickGELU or GELU as the
+weights need it.
+"""
+import difflib
+import hashlib
+import zipfile
+from pathlib import Path
+from typing import Dict, NamedTuple, Optional, Tuple
+
+import open_clip
+import torch
+from mmengine.logging import print_log
+from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+from torch import Tensor, nn
+
+from .mini import (
+    MINI_CLIP,
+    MINI_CLIP_CONFIG,
+    MINI_CLIP_WEIGHTS,
+    remove_layer4_stride,
+    unpack_state,
+)
+
+# Keys of OpenAI's own files that are facts and not weights.
+_OPENAI_FACTS = ('input_resolution', 'context_length', 'vocab_size')
+
+
+class LoadedCLIP(NamedTuple):
+    """A CLIP, its fingerprint, and the normalisation of its images."""
+
+    model: nn.Module
+    arch: str
+    fingerprint: str  # of architecture and weights, 64 hexadecimal digits
+    mean: Tuple[float, ...]  # that its images are normalised with: RGB, 0..255
+    std: Tuple[float, ...]
+
+
+def load_clip(arch: str,
+              weights: Optional[str],
+              image_size: Optional[int] = None,
+              quick_gelu: Optional[bool] = None) -> LoadedCLIP:
+    """Build a CLIP and load its weights.
+
+    Args:
+        arch: open_clip's name ('RN50', 'RN101', 'RN50x4', 'ViT-B-32',
+            'ViT-B-16', 'ViT-L-14', ...), or 'mini' for the one that ships
+            with this package.
+        weights: An open_clip tag such as 'openai'; a state-dict file; OpenAI's
+            own TorchScript file; or None for random values ('mini': its own
+            weights).
+        image_size: Input side in pixels, for ViTs: the position embedding is
+            resized once. ResNets take any size as they are.
+        quick_gelu: Whether the weights need QuickGELU. None: known for a tag,
+            for OpenAI's files and for ResNets, whose public weights all do.
+
+    Raises:
+        ValueError: If the architecture is unknown, the file holds another
+            architecture, or ``quick_gelu`` is needed and not given.
+        FileNotFoundError: If ``weights`` is neither a tag of the architecture
+            nor a file.
+    """
+    if arch == MINI_CLIP:
+        return _load_mini(weights)
+    config = _arch_config(arch)
+    is_vit = not isinstance(config['vision_cfg'].get('layers'), (list, tuple))
+    options = {}
+    if is_vit and image_size is not None:
+        options['force_image_size'] = image_size
+
+    if weights in open_clip.list_pretrained_tags_by_model(arch):
+        if quick_gelu is None:
+            facts = open_clip.get_pretrained_cfg(arch, weights)
+            quick_gelu = bool(
+                facts.get('quick_gelu', config.get('quick_gelu', False)))
+        model = open_clip.create_model(
+            arch, weights, force_quick_gelu=quick_gelu, **options)
+        source = f'open_clip tag {weights!r}'
+    else:
+        state = {}
+        if weights is None:
+            quick_gelu = bool(quick_gelu)
+            source = 'RANDOM values (weights=None)'
+        else:
+            state, from_openai = read_state_dict(weights, arch)
+            if quick_gelu is None:
+                quick_gelu = from_openai or config.get('quick_gelu', not is_vit)
+                if is_vit and not from_openai and 'quick_gelu' not in config:
+                    raise ValueError(
+                        f'{weights} does not tell whether its ViT was trained '
+                        'with QuickGELU: set quick_gelu=True for OpenAI\'s '
+                        'weights, quick_gelu=False for LAION\'s.')
+            source = weights
+        model = open_clip.create_model(
+            arch,
+            pretrained=None,
+            force_quick_gelu=quick_gelu,
+            require_pretrained=False,
+            **options)
+        if state:
+            open_clip.factory.resize_pos_embed(state, model)
+            _load_checked(model, state, weights, arch)
+    print_log(
+        f'CLIP {arch}: weights from {source}, '
+        f'{"QuickGELU" if quick_gelu else "GELU"}.',
+        logger='current')
+    return _finish(model, arch)
+
+
+def read_state_dict(path: str, arch: str):
+    """A CLIP state dict from a file, and whether the file is OpenAI's.
+
+    Reads OpenAI's TorchScript archives, plain state dicts, open_clip's
+    training checkpoints and safetensors; never anything that runs code of a
+    pickle.
+    """
+    if not Path(path).is_file():
+        tags = ', '.join(open_clip.list_pretrained_tags_by_model(arch))
+        raise FileNotFoundError(
+            f'CLIP weights {path!r} are neither a file nor one of the tags of '
+            f'{arch}: {tags}.')
+    if _is_torchscript(path):
+        state = dict(torch.jit.load(path, map_location='cpu').state_dict())
+    else:
+        try:
+            state = dict(open_clip.factory.load_state_dict(path))
+            if not all(isinstance(v, Tensor) for v in state.values()):
+                raise ValueError('it holds more than tensors')
+        except Exception as error:
+            raise ValueError(
+                f'{path} is not a weights file that PyTorch can read safely '
+                f'({type(error).__name__}); give a state dict or OpenAI\'s '
+                'own file.') from error
+    from_openai = all(key in state for key in _OPENAI_FACTS)
+    for key in _OPENAI_FACTS:
+        state.pop(key, None)
+    return state, from_openai
+
+
+def _is_torchscript(path: str) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(n.endswith('/constants.pkl') for n in archive.namelist())
+
+
+def _load_checked(model: nn.Module, state: Dict[str, Tensor], path: str,
+                  arch: str) -> None:
+    expected = model.state_dict()
+    for key in sorted(set(expected) | set(state)):
+        have = tuple(getattr(state[key], 'shape', ('no', 'tensor'))
+                     ) if key in state else 'missing'
+        want = tuple(expected[key].shape) if key in expected else 'unexpected'
+        if have != want:
+            raise ValueError(
+                f'{path} is not a {arch}: "{key}" is {have} in the file and '
+                f'{want} in the architecture; set arch to what the file '
+                'holds.')
+    model.load_state_dict(state)
+
+
+def _load_mini(weights: Optional[str]) -> LoadedCLIP:
+    path = Path(weights or MINI_CLIP_WEIGHTS)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f'mini CLIP weights {path} do not exist; leave weights=None for '
+            'those that ship with trm_ml_mm.')
+    model = open_clip.model.CLIP(**MINI_CLIP_CONFIG)
+    remove_layer4_stride(model.visual)
+    packed, _ = read_state_dict(str(path), 'RN50')
+    if 'token_embedding.rows' not in packed:
+        raise ValueError(f'{path} does not hold mini CLIP weights; use those '
+                         'that tools/pretrain_mini_clip.py writes.')
+    state = unpack_state(packed, model.vocab_size)
+    _load_checked(model, state, str(path), MINI_CLIP)
+    model.known_tokens = set(packed['token_embedding.used'].tolist())
+    return _finish(model, MINI_CLIP)
+
+
+def _finish(model: nn.Module, arch: str) -> LoadedCLIP:
+    model.float()
+    if hasattr(model.visual, 'attnpool'):
+        model.visual.to(memory_format=torch.channels_last)
+    preprocess = open_clip.get_model_preprocess_cfg(model)
+    mean, std = (tuple(255 * v for v in preprocess.get(key) or default)
+                 for key, default in (('mean', OPENAI_DATASET_MEAN),
+                                      ('std', OPENAI_DATASET_STD)))
+    return LoadedCLIP(model, arch, fingerprint(model, arch), mean, std)
+
+
+@torch.no_grad()
+def fingerprint(model: nn.Module, arch: str) -> str:
+    """SHA-256 over architecture, activation and a part of every tensor.
+
+    Of each tensor some thousand evenly spaced values count: another training,
+    size or precision changes it, and a 500 MB tower takes a fraction of a
+    second.
+    """
+    act = type(model.transformer.resblocks[0].mlp.gelu).__name__
+    digest = hashlib.sha256(f'{arch} {act}'.encode())
+    for key, value in sorted(model.state_dict().items()):
+        flat = value.reshape(-1)
+        step = max(1, flat.numel() // 4096)
+        digest.update(key.encode() + str(tuple(value.shape)).encode())
+        digest.update(flat[::step].float().cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def joint_width(arch: str) -> int:
+    """Width D of an architecture's joint space, without building it.
+
+    Raises:
+        ValueError: If open_clip does not know the architecture.
+    """
+    if arch == MINI_CLIP:
+        return MINI_CLIP_CONFIG['embed_dim']
+    return _arch_config(arch)['embed_dim']
+
+
+def _arch_config(arch: str) -> dict:
+    config = open_clip.get_model_config(arch)
+    if config is None:
+        close = difflib.get_close_matches(arch, open_clip.list_models(), 1)
+        hint = f'did you mean {close[0]}? ' if close else ''
+        raise ValueError(
+            f'open_clip knows no architecture {arch!r}; {hint}'
+            'open_clip.list_models() has all names, such as RN101 or '
+            'ViT-B-16.')
+    return config
+
+
+def save_random_weights(arch: str, path: str, seed: int = 0) -> None:
+    """Write a state dict of the right architecture with random values.
+
+    For smoke runs on machines that can't download: everything works as with
+    real weights, and no figure means anything.
+    """
+    torch.manual_seed(seed)
+    model = open_clip.create_model(arch, pretrained=None)
+    for name, value in model.named_parameters():
+        # open_clip starts these at zero, which would cut layers off.
+        if name.endswith('bn3.weight'):
+            nn.init.constant_(value, 0.5)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    torch.save(model.state_dict(), path)

@@ -1,0 +1,59 @@
+"""A CLIP of 1.8 million values, for machines without a GPU or a download.
+
+Same classes as the real one (open_clip's ``CLIP`` with a ``ModifiedResNet``),
+only small. ``tools/pretrain_mini_clip.py`` makes its weights from rendered
+scenes and their captions; they ship in ``trm_ml_mm/assets``.
+"""
+from pathlib import Path
+from typing import Dict
+
+import torch
+from torch import nn
+
+MINI_CLIP = 'mini'
+MINI_CLIP_WEIGHTS = Path(__file__).parents[2] / 'assets' / 'mini_clip.pth'
+MINI_CLIP_CONFIG = dict(
+    embed_dim=128,
+    quick_gelu=True,
+    # The attention pool's position embedding has (image_size / 32)^2 places:
+    # 192 gives the 6 x 6 of a 96 px image under a layer4 of stride 1.
+    vision_cfg=dict(layers=[1, 1, 1, 1], width=16, image_size=192),
+    text_cfg=dict(
+        context_length=24, vocab_size=49408, width=128, heads=4, layers=2))
+
+
+def remove_layer4_stride(visual: nn.Module) -> None:
+    """Let the last stage of a CLIP ResNet keep the grid of the one before.
+
+    CLIP's bottlenecks stride by average pooling, so no weight changes shape.
+    """
+    block = visual.layer4[0]
+    block.avgpool = nn.Identity()
+    block.downsample[0] = nn.Identity()
+
+
+def pack_state(state: Dict[str, torch.Tensor],
+               used_tokens: torch.Tensor) -> Dict[str, torch.Tensor]:
+    """Half precision; the embedding table's rows are those of ``used_tokens``,
+    the only words ever learned."""
+    packed = {
+        k: v.half() if v.is_floating_point() else v
+        for k, v in state.items() if k != 'token_embedding.weight'
+    }
+    packed['token_embedding.used'] = used_tokens
+    packed['token_embedding.rows'] = state['token_embedding.weight'].half()
+    return packed
+
+
+def unpack_state(packed: Dict[str, torch.Tensor],
+                 vocab_size: int) -> Dict[str, torch.Tensor]:
+    """Undo :func:`pack_state`: unlearned words get zero embeddings."""
+    state = {
+        k: v.float() if v.is_floating_point() else v
+        for k, v in packed.items() if not k.startswith('token_embedding.')
+    }
+    rows = packed['token_embedding.rows'].float()
+    table = torch.zeros(vocab_size, rows.shape[1])
+    table[packed['token_embedding.used']] = rows
+    state['token_embedding.weight'] = table
+    return state

@@ -1,0 +1,24 @@
+"""Walk through nested configs."""
+from typing import Iterator
+
+SPLITS = ('train', 'val', 'test')
+
+
+def nested_dicts(config) -> Iterator[dict]:
+    """Every dict of a nested config, outermost first."""
+    if isinstance(config, dict):
+        yield config
+        config = config.values()
+    elif not isinstance(config, (list, tuple)):
+        return
+    for value in list(config):
+        yield from nested_dicts(value)
+
+
+def wrapped_datasets(cfg, split: str) -> Iterator[dict]:
+    """Configs of a split's data set and of those that it wraps, outermost
+    first. A ``ConcatDataset`` ends the chain."""
+    dataset = (cfg.get(f'{split}_dataloader') or {}).get('dataset')
+    while dataset is not None:
+        yield dataset
+        dataset = dataset.get('dataset')

@@ -1,0 +1,40 @@
+"""Every private name of MMEngine that this package uses.
+
+A new version of MMEngine may rename them: this file is the one to check.
+(Two overridden methods keep their names where they are overridden:
+``MultiLabelClsHead._get_predictions`` of MMPretrain and
+``Module._load_from_state_dict`` and ``_apply`` of PyTorch.)
+"""
+from typing import Optional, Tuple
+
+
+def built_loop(runner, split: str):
+    """The runner's loop of 'train', 'val' or 'test'; None if it has none or
+    has not built it yet."""
+    loop = getattr(runner, f'_{split}_loop')
+    return None if isinstance(loop, dict) else loop
+
+
+def is_resuming(runner) -> bool:
+    """Whether the runner resumes a run, rather than only loading weights."""
+    return runner._resume
+
+
+def own_metainfo(dataset) -> dict:
+    """The data set's meta information itself, not a copy."""
+    return dataset._metainfo
+
+
+def wrapped_index(dataset, index: int) -> Optional[Tuple[int, int]]:
+    """Where sample ``index`` of a wrapper lives in what it wraps: an index,
+    or (number of the data set, index) for ``ConcatDataset``. The index itself
+    if the wrapper does not reorder samples."""
+    if hasattr(dataset, '_get_ori_dataset_idx'):
+        return dataset._get_ori_dataset_idx(index)
+    return index
+
+
+def skip_init(module) -> None:
+    """Tell ``BaseModule.init_weights`` that a module needs no initialisation,
+    so that it does not overwrite pretrained weights."""
+    module._is_init = True
