@@ -1,19 +1,19 @@
 """Pretrain the mini CLIP on rendered scene-caption pairs.
 
-Remakes ``trm_ml_mm/assets/mini_clip.pth``, which ships with the package, so
-nobody needs to run this. The pictures draw looks and shapes uniformly and
-independently: the tower learns the 17 words, and nothing of the categories,
-their frequency or their co-occurrence in ``trm_ml_mm.Scenes``.
+Makes ``trm_ml_mm/assets/mini_clip.pth`` again. The file ships with the package,
+so nobody needs to run this. Looks and shapes in the pictures are uniform and
+independent: the tower learns the 17 words, but nothing about the categories of
+``trm_ml_mm.Scenes``, their frequency or their co-occurrence.
 
-Plain contrastive learning on such captions stops at colour. Three things
-together make it learn shape too: pictures of one object before whole scenes,
-colourless pictures with captions that name the shape only, and two
-bag-of-words heads (on the pooled trunk and on the embedding), dropped at the
-end. Scenes alone then make richer features and let single places forget what
-the words mean; a last stage of both brings that back. The shipped file was
-made in two calls, about 80 minutes on one core: one with ``--both-epochs 0
---out first.pth``, one with ``--init first.pth --crop-epochs 0 --scene-epochs
-0``.
+Plain contrastive learning on such captions learns colour and stops there. Three
+things together make it learn shape too: pictures of one object before whole
+scenes, grey pictures with captions that name only the shape, and two
+bag-of-words heads (on the pooled trunk and on the embedding), which are dropped
+at the end. Then training on scenes alone improves the features, but single
+locations forget the words. A last stage with both kinds of picture repairs
+that. The shipped file was made in two calls, about 80 minutes on one core: one
+with ``--both-epochs 0 --out first.pth``, one with ``--init first.pth
+--crop-epochs 0 --scene-epochs 0``.
 """
 import argparse
 import copy
@@ -60,11 +60,11 @@ def parse_args():
     parser.add_argument('--scene-epochs', type=float, default=5)
     parser.add_argument('--scene-lr', type=float, default=7e-4)
     parser.add_argument('--both-epochs', type=float, default=6,
-                        help='passes over the scenes, with crops beside them')
+                        help='passes over the scenes, together with crops')
     parser.add_argument('--both-lr', type=float, default=1e-3)
     parser.add_argument('--batch-size', type=int, default=128)
     parser.add_argument('--both-batch-size', type=int, default=64,
-                        help='scenes beside --batch-size crops')
+                        help='scenes in addition to --batch-size crops')
     parser.add_argument('--greyscale', type=float, default=0.15)
     parser.add_argument('--threads', type=int, default=2)
     parser.add_argument('--seed', type=int, default=0)
@@ -249,7 +249,7 @@ class _WithPositions:
 
 @torch.no_grad()
 def name_accuracy(model, images, names, tokenizer):
-    """Share of one-object pictures told apart among all 72 names."""
+    """Accuracy on one-object pictures, among all 72 names."""
     model.eval()
     looks, shapes = list(LOOKS), list(SHAPES)
     prompts = [f'a photo of a {a} {b}' for a in looks for b in shapes]
@@ -289,8 +289,8 @@ def main():
         scenes = Pictures(1, args.scenes, 96, 6, args.batch_size)
         stages.append(('scenes', [scenes], args.scene_epochs * args.scenes
                        / args.batch_size, args.scene_lr))
-        # Scenes make richer features, but single places forget by them what
-        # the words mean: crops bring it back.
+        # Scenes improve the features, but single locations forget the words:
+        # crops repair that.
         fewer = scenes.with_batch_size(args.both_batch_size)
         stages.append(('both', [crops, fewer], args.both_epochs * args.scenes
                        / args.both_batch_size, args.both_lr))

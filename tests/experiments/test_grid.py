@@ -129,7 +129,7 @@ def test_places_are_not_mixed_up(tmp_path):
     with pytest.raises(ValueError, match='without cached features'):
         run_grid(plan([str(config)], [.1], [0]), out, true, 1, ['a=1'],
                  tmp_path)
-    config.write_text(TINY_CONFIG + 'epochs = 3')
+    config.write_text(TINY_CONFIG + 'log_level = "INFO"')
     for known in ((.1, ), (.7, )):
         with pytest.raises(ValueError, match='another state of its config'):
             run(['a=1'], known)

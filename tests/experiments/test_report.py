@@ -12,12 +12,12 @@ from trm_ml_mm.engine.hooks.pseudo_labels import pseudo_label_counts, quality
 from trm_ml_mm.evaluation.run_record import LAST, read_record
 from trm_ml_mm.experiments.plan import plan as plan_jobs
 from trm_ml_mm.experiments.report import (
-    Results,
     difference_table,
     gap_table,
     margin_table,
     write_report,
 )
+from trm_ml_mm.experiments.results import Results
 from trm_ml_mm.experiments.run import cache_features, run_grid
 from trm_ml_mm.experiments.suites import (
     BASE,

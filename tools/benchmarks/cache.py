@@ -1,8 +1,8 @@
-"""An epoch of training from kept features beside one from images, in one run:
-python tools/benchmarks/cache.py --arch RN50
+"""Compare an epoch of training from cached features with one from images, in
+one run: python tools/benchmarks/cache.py --arch RN50
 
-Photos are noise of COCO's size, weights random; what is timed are the steps of
-the real training loop, loading included."""
+Photographs are noise of COCO's size, weights are random. The steps of the real
+training loop are timed, loading included."""
 import argparse
 import csv
 import tempfile

@@ -1,4 +1,4 @@
-"""Average precision beside MMPretrain's, in one run:
+"""Compare average precision with MMPretrain's, in one run:
 python tools/benchmarks/metrics.py"""
 import argparse
 import time

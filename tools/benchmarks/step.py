@@ -1,9 +1,9 @@
-"""What a step costs beside the bare forward pass of the frozen tower:
+"""Compare a training step with the bare forward pass of the frozen tower:
 python tools/benchmarks/step.py --arch RN101 --batch-size 32
 
-Ratios within one run are what counts: all variants take turns, round after
-round, and the fastest round of each is kept. Weights are random; speed does
-not depend on them."""
+Only ratios within one run are meaningful: all variants take turns, round after
+round, and the fastest round of each counts. Weights are random; speed does not
+depend on them."""
 import argparse
 import json
 import platform
@@ -315,7 +315,7 @@ def timed(step, device):
 
 def peak_memory(args):
     """MB that a variant needs beyond its weights: the peak over two steps
-    less what stood before them."""
+    minus what was in use before them."""
     bench = Bench(args)
     step = VARIANTS[args.peak_of](bench)
     if bench.device.type == 'cuda':
@@ -325,7 +325,7 @@ def peak_memory(args):
             step(lambda name: None)
         return (torch.cuda.max_memory_allocated() - before) / 1e6
     with open('/proc/self/clear_refs', 'w') as file:
-        file.write('5')  # the peak starts anew
+        file.write('5')  # reset the peak
     before = status('VmRSS')
     for _ in range(2):
         step(lambda name: None)

@@ -6,7 +6,7 @@ import argparse
 import os
 from typing import Union
 
-from mmengine.config import DictAction
+from trm_ml_mm.utils.mmengine_private import OptionAction
 
 
 def add_config(parser: argparse.ArgumentParser, nargs=None) -> None:
@@ -17,7 +17,7 @@ def add_config(parser: argparse.ArgumentParser, nargs=None) -> None:
 
 def add_cfg_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction,
+        '--cfg-options', nargs='+', action=OptionAction,
         help='override config entries: epochs=20 lr=5e-4 '
         'train_dataloader.dataset.known=0.5')
 

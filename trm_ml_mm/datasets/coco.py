@@ -12,7 +12,7 @@ from .base import MultiLabelDataset
 class CocoMultiLabel(MultiLabelDataset):
     """COCO's detection annotations as labels of 80 classes.
 
-    The folder as the official download of 2014 or 2017 leaves it::
+    Folder, as the official download of 2014 or 2017 creates it::
 
         data_root/
           annotations/instances_train2014.json, instances_val2014.json
@@ -22,12 +22,12 @@ class CocoMultiLabel(MultiLabelDataset):
     Args:
         ann_file: Such as 'annotations/instances_train2014.json'.
         data_prefix: Image folder, such as 'train2014'.
-        data_root: Prepended to both.
+        data_root: Folder of both.
         images: 'all' (82,783 / 40,504 images of 2014, as SST, SARB, HST and
             TaI-DPT use) or 'annotated' (82,081 / 40,137, as DualCoOp does).
-            Images stand in the order of ``images`` in the JSON, which the
-            masks of known labels rely on.
-        **kwargs: Of :class:`mmengine.dataset.BaseDataset`.
+            Images keep the order of ``images`` in the JSON: the masks of
+            known labels rely on it.
+        **kwargs: See :class:`MultiLabelDataset`.
 
     Raises:
         ValueError: If ``images`` is unknown, the file is not COCO's, or it

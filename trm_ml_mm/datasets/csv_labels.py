@@ -1,4 +1,4 @@
-"""Own images, with labels in a CSV file that has blanks."""
+"""Your own images, with labels in a CSV file that has blanks."""
 import csv
 import io
 from typing import List, Sequence, Tuple, Union
@@ -18,7 +18,7 @@ VALUES = {'1': PRESENT, '1.0': PRESENT, '0': ABSENT, '0.0': ABSENT,
 
 @DATASETS.register_module()
 class CSVMultiLabel(MultiLabelDataset):
-    """Images and labels from a CSV file; what is blank is unknown.
+    """Images and labels from a CSV file; blank cells are unknown labels.
 
     One column per class, 1 present, 0 absent, blank unknown::
 
@@ -26,8 +26,8 @@ class CSVMultiLabel(MultiLabelDataset):
         a.jpg,1,0,
         b.jpg,,,1
 
-    or one column of present classes and one of absent ones, each a list with
-    ';' between names; a class in neither is unknown::
+    or one column of present and one of absent classes, each a list with ';'
+    between names; a class in neither column is unknown::
 
         image,positive,negative
         a.jpg,dog,cat
@@ -36,18 +36,18 @@ class CSVMultiLabel(MultiLabelDataset):
     Args:
         ann_file: The CSV file, UTF-8, with a header line.
         data_root, data_prefix: Images are ``data_root/data_prefix/<image>``.
-        classes: Names, or a file with one a line. With one column per class:
-            which columns, in which order (default: all, as they stand). With
-            lists it is needed.
+        classes: Names, or a file with one name a line. With one column per
+            class, the columns and their order (default: as in the header).
+            With lists, it is required.
         image_column, positive_column, negative_column: Names in the header.
         separator: Between names in a list.
-        ignore_columns: Columns that are no labels.
-        **kwargs: Of :class:`MultiLabelDataset`.
+        ignore_columns: Columns that are not labels.
+        **kwargs: See :class:`MultiLabelDataset`.
 
     Raises:
         ValueError: For an unknown class, a value that is not 1, 0 or blank, a
             line with too few or too many cells, a repeated image, an empty
-            file, or another encoding; with file and line.
+            file, or another encoding. The message has file and line.
         FileNotFoundError: If the file, or an image of it, is missing.
     """
 
@@ -122,9 +122,10 @@ class CSVMultiLabel(MultiLabelDataset):
             other = [n for n in header if n not in (*known, *self.lists)]
             if other:
                 raise ValueError(
-                    f'{path} line 1: the column "{other[0]}" is neither of '
-                    f'images nor "{self.lists[0]}" nor "{self.lists[1]}"; '
-                    'mend its name, or put it into ignore_columns.')
+                    f'{path} line 1: the column "{other[0]}" is neither '
+                    f'"{self.image_column}" nor "{self.lists[0]}" nor '
+                    f'"{self.lists[1]}"; correct its name, or put it into '
+                    'ignore_columns.')
             if classes is None:
                 raise ValueError(
                     f'{path} lists class names in a column, so the data set '
@@ -132,7 +133,7 @@ class CSVMultiLabel(MultiLabelDataset):
             return class_names(classes)
         columns = [name for name in header if name not in known]
         if not columns:
-            raise ValueError(f'{path} line 1 has no column of labels beside '
+            raise ValueError(f'{path} line 1 has no column of labels, only '
                              f'"{self.image_column}".')
         if classes is None:
             return class_names(columns)

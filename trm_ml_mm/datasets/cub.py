@@ -14,21 +14,21 @@ from .base import MultiLabelDataset
 class CUBAttributes(MultiLabelDataset):
     """CUB-200-2011, 5,994 training and 5,794 test images, 312 attributes.
 
-    The folder as the official download leaves it::
+    Folder, as the official download creates it::
 
         data_root/                      CUB_200_2011
           images/<species>/<image>.jpg
           images.txt, train_test_split.txt
           attributes/image_attribute_labels.txt
 
-    An attribute is present where ``is_present`` is 1, whatever certainty the
-    annotator gave, as in the literature on single positive labels.
+    An attribute is present if ``is_present`` is 1, at any certainty of the
+    annotator, as in the literature on single positive labels.
 
     Args:
-        split: 'train' or 'test'. Images stand in the order of ``images.txt``.
+        split: 'train' or 'test'. Images keep the order of ``images.txt``.
         data_root: The folder.
         data_prefix: Image folder.
-        **kwargs: Of :class:`MultiLabelDataset`.
+        **kwargs: See :class:`MultiLabelDataset`.
 
     Raises:
         ValueError: If the split is unknown, or a file is damaged.

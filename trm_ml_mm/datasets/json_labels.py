@@ -1,4 +1,4 @@
-"""Own images, with labels in MMPretrain's JSON format."""
+"""Your own images, with labels in MMPretrain's JSON format."""
 from typing import List
 
 from trm_ml_mm.labels import class_names
@@ -17,17 +17,17 @@ class JSONMultiLabel(MultiLabelDataset):
          "data_list": [{"img_path": "a.jpg", "gt_label": [0, 2]},
                        {"img_path": "b.jpg", "gt_score": [1, -1, 0]}]}
 
-    ``gt_label`` lists present classes, all others being absent; ``gt_score``
-    has 1 present, 0 absent, -1 unknown for every class.
+    ``gt_label`` lists the present classes; all others are absent.
+    ``gt_score`` has one value per class: 1 present, 0 absent, -1 unknown.
 
     Args:
         ann_file: The file.
         data_root, data_prefix: Images are ``data_root/data_prefix/img_path``.
-        **kwargs: Of :class:`MultiLabelDataset`.
+        **kwargs: See :class:`MultiLabelDataset`.
 
     Raises:
-        ValueError: If the file is cut off, lacks a part, or has a label that
-            is none; with file and entry.
+        ValueError: If the file is cut off or incomplete, or has a value that
+            is not a label. The message has file and entry.
         FileNotFoundError: If the file or the image folder is missing.
     """
 

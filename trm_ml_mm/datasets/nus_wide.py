@@ -14,7 +14,7 @@ from .base import MultiLabelDataset
 class NUSWide(MultiLabelDataset):
     """NUS-WIDE, 269,648 images of 81 concepts.
 
-    The folder as the official download leaves it::
+    Folder, as the official download creates it::
 
         data_root/
           Flickr/<folder>/<image>.jpg
@@ -22,10 +22,10 @@ class NUSWide(MultiLabelDataset):
           Groundtruth/AllLabels/Labels_<concept>.txt
 
     Papers use different splits (161,789 / 107,859 is the official one;
-    154,646 / 103,136, 119,103 / 50,719 and others leave images out), so the
-    split is a list file of image paths, official or your own: every path is
-    looked up in the whole list, which the labels belong to. Say which split a
-    figure is of.
+    154,646 / 103,136, 119,103 / 50,719 and others leave images out). So the
+    split is a list file of image paths, official or your own. Every path is
+    looked up in the full list, which the labels belong to. Report which split
+    your numbers belong to.
 
     Args:
         ann_file: Image paths, one a line, as in 'ImageList/Imagelist.txt'
@@ -34,9 +34,9 @@ class NUSWide(MultiLabelDataset):
         data_prefix: Image folder.
         images: 'all', or 'annotated' for images with at least one concept.
         full_list: The list that the labels belong to.
-        label_dir: Folder of ``Labels_<concept>.txt``, a 0 or 1 for each image
-            of ``full_list``.
-        **kwargs: Of :class:`MultiLabelDataset`.
+        label_dir: Folder of ``Labels_<concept>.txt``, with a 0 or 1 for each
+            image of ``full_list``.
+        **kwargs: See :class:`MultiLabelDataset`.
 
     Raises:
         ValueError: If the lists and labels do not match.

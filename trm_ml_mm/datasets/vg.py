@@ -13,26 +13,26 @@ from .base import MultiLabelDataset
 class VG200(MultiLabelDataset):
     """VG-200: 82,904 training and 10,000 test images.
 
-    The folder: images as Visual Genome gives them (one folder or two), and
-    three files that SSGRL and SARB published::
+    Folder: images as Visual Genome provides them (one folder or two), three
+    files that SSGRL and SARB published, and one of your own::
 
         data_root/
           VG_100K/*.jpg, VG_100K_2/*.jpg
           train_list_500.txt, test_list_500.txt
           vg_category_200_labels_index.json
-          category_names.txt            yours: one name a line
+          category_names.txt            one name a line
 
-    The names of the 200 categories were never published with the labels; a
+    The names of the 200 categories were never published with the labels. A
     text tower needs them, in the order of the indices.
 
     Args:
-        ann_file: 'train_list_500.txt' or 'test_list_500.txt'; its order is
-            the order of images, which masks rely on.
+        ann_file: 'train_list_500.txt' or 'test_list_500.txt'. Images keep its
+            order: the masks of known labels rely on it.
         data_root: The folder.
         label_file: Image name -> indices of its categories.
         classes: File with the names, relative to ``data_root``, or a list.
-        image_folders: Where images are looked for.
-        **kwargs: Of :class:`MultiLabelDataset`.
+        image_folders: Folders to look for images in.
+        **kwargs: See :class:`MultiLabelDataset`.
 
     Raises:
         FileNotFoundError: If a file is missing, or a listed image.

@@ -1,4 +1,4 @@
-"""PASCAL VOC as a multi-label set, with its difficult objects."""
+"""PASCAL VOC as a multi-label set; difficult objects by named policies."""
 from typing import List
 from xml.etree import ElementTree
 
@@ -17,12 +17,12 @@ PASCAL_PRESENT, PASCAL_DIFFICULT, PASCAL_ABSENT = 1, 0, -1
 
 def scores_from_pascal(labels: np.ndarray,
                        difficult: str = 'negative') -> np.ndarray:
-    """Labels in PASCAL's coding -> labels in this package's.
+    """Labels in PASCAL's coding -> labels in this package's coding.
 
     Args:
         labels: Any shape; 1 present, 0 difficult objects only, -1 absent, as
             in ``ImageSets/Main/<class>_<split>.txt``.
-        difficult: What a class with difficult objects only counts as:
+        difficult: How to count a class with only difficult objects:
             'negative', 'unknown' or 'positive'.
 
     Returns:
@@ -43,26 +43,26 @@ def scores_from_pascal(labels: np.ndarray,
 class VOCMultiLabel(MultiLabelDataset):
     """PASCAL VOC 2007 or 2012, 20 classes.
 
-    The folder as the official download leaves it::
+    Folder, as the official download creates it::
 
         data_root/                      VOCdevkit/VOC2007
           ImageSets/Main/trainval.txt, test.txt, ...
           Annotations/*.xml
           JPEGImages/*.jpg
 
-    A class is present where the image has an object of it that is not marked
-    difficult. Where all its objects are difficult, ``difficult`` decides. The
-    literature differs: with known proportions of VOC 2007 they are negative,
-    in training and test; with single positive labels of VOC 2012 positive;
-    MMPretrain leaves them out.
+    A class is present if the image has an object of it that is not marked as
+    difficult. If all its objects are difficult, ``difficult`` decides. Papers
+    differ: with known proportions of VOC 2007 such classes are negative, in
+    training and test; with single positive labels of VOC 2012 they are
+    positive; MMPretrain leaves them out.
 
     Args:
-        ann_file: Image list, such as 'ImageSets/Main/trainval.txt'; its order
-            is the order of images, which masks rely on.
+        ann_file: Image list, such as 'ImageSets/Main/trainval.txt'. Images
+            keep its order: the masks of known labels rely on it.
         data_root: The year's folder.
         difficult: 'negative', 'unknown' or 'positive'.
         data_prefix: Image folder.
-        **kwargs: Of :class:`MultiLabelDataset`.
+        **kwargs: See :class:`MultiLabelDataset`.
 
     Raises:
         ValueError: If an annotation is damaged, or names no known class.

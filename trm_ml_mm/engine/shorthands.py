@@ -74,18 +74,18 @@ def set_image_size(cfg: Config, size: int) -> None:
         raise ValueError('image_size must be a positive integer (pixels), got '
                          f'{size!r}.')
     backbone = cfg.model.backbone
-    places = [cfg.model, *(cfg.get(f'{split}_dataloader') or {}
+    parts = [cfg.model, *(cfg.get(f'{split}_dataloader') or {}
                            for split in SPLITS)]
     old = backbone.get('image_size') or backbone.get('img_size')
     if old is None:  # a backbone that takes any size
         old = next((d['scale'] if isinstance(d['scale'], int) else
-                    d['scale'][0] for place in reversed(places)
-                    for d in nested_dicts(place) if d.get('scale')), None)
+                    d['scale'][0] for part in reversed(parts)
+                    for d in nested_dicts(part) if d.get('scale')), None)
     if old is None:
         raise ValueError('image_size does not know the present size of this '
                          'config: set the sizes in its pipelines instead.')
-    for place in places:
-        for options in nested_dicts(place):
+    for part in parts:
+        for options in nested_dicts(part):
             for key in _SIZE_KEYS:
                 value = options.get(key)
                 if value == old and not isinstance(value, bool):

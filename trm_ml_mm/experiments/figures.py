@@ -19,7 +19,7 @@ from trm_ml_mm.visualization import (
 )
 
 from .plan import Job, parse_options
-from .report import QUALITY, Results, read_quality
+from .results import QUALITY, Results, read_quality
 from .suites import BASELINES, ORACLE, OURS, method_of
 from .tables import mean_and_deviation, setting_name
 

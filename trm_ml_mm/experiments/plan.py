@@ -4,10 +4,9 @@ import os
 from pathlib import Path
 from typing import Dict, List, NamedTuple, Sequence, Tuple, Union
 
-from mmengine.config import DictAction
-
 from trm_ml_mm.engine import load_config
 from trm_ml_mm.labels import check_known
+from trm_ml_mm.utils.mmengine_private import OptionAction
 
 Setting = Union[float, str]  # of PartialLabelDataset's ``known``
 
@@ -47,7 +46,7 @@ def split_options(options: Sequence[str]) -> Dict[str, str]:
 def parse_options(options: Sequence[str]) -> Dict[str, object]:
     """['key=value'] as ``--cfg-options`` reads it."""
     parser = argparse.ArgumentParser()
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction)
+    parser.add_argument('--cfg-options', nargs='+', action=OptionAction)
     arguments = ['--cfg-options', *options] if options else []
     return parser.parse_args(arguments).cfg_options or {}
 
@@ -84,7 +83,8 @@ def plan(configs: Sequence[str], known: Sequence[Setting],
             raise ValueError(f'{other} and {config} have the same file name, '
                              'which is the name of their rows: rename one.')
         cfg = load_config(config)
-        if cfg.model.head.type.endswith('ZeroShotHead'):
+        head = (cfg.get('model') or {}).get('head') or {}
+        if str(head.get('type')).endswith('ZeroShotHead'):
             raise ValueError(f'{config} has nothing to train, so it cannot be '
                              'part of a grid: test it with tools/test.py. '
                              'Every run records zero-shot CLIP as well.')

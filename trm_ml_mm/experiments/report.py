@@ -2,25 +2,23 @@
 
 All prose is in templates/results.md.j2.
 """
-import csv
 import json
 import statistics
 from collections import Counter
 from datetime import date
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Dict, List, Sequence, Union
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from trm_ml_mm.engine import load_config
-from trm_ml_mm.engine.hooks.pseudo_labels import TABLE as PSEUDO_TABLE
-from trm_ml_mm.evaluation.run_record import read_record
 from trm_ml_mm.utils.io import write_text
 from trm_ml_mm.utils.versions import library_versions
 
+from .figures import draw_all
 from .manifest import read_manifest
-from .plan import Job, Setting
-from .run import read_row
+from .plan import Job
+from .results import QUALITY, Results, gather, read_quality
 from .suites import (
     BASE,
     BASELINES,
@@ -28,69 +26,16 @@ from .suites import (
     ORACLE,
     OURS,
     TRAINED,
-    ZERO_SHOT,
     method_of,
 )
 from .tables import (
-    Run,
     cell,
     in_order,
     markdown,
     mean_and_deviation,
-    run_of,
     setting_name,
     table,
 )
-
-QUALITY = ('positive_precision', 'positive_recall', 'negative_precision',
-           'negative_recall')
-
-
-def gather(jobs: Sequence[Job], out: Union[str, Path]) -> List[dict]:
-    """One row per method, setting and seed.
-
-    Zero-shot CLIP and the oracle, which knows all labels, do not depend on the
-    setting: their row is repeated in every setting.
-    """
-    settings = list(dict.fromkeys(j.known for j in jobs if j.known != 'all'))
-    rows = []
-    for job in jobs:
-        row = read_row(job, out)
-        common = dict(known=job.known, seed=job.seed,
-                      scene_set=row['scene_set'], split=row['split'])
-        own = dict(method=method_of(job), **common, mAP=row['mAP'],
-                   CF1=row['CF1'], OF1=row['OF1'])
-        if own['method'] == ORACLE:
-            rows += [dict(own, known=known) for known in settings]
-            record = read_record(job.work_dir(out))
-            for kind in ZERO_SHOT:
-                metrics = record.row(kind).metrics
-                rows += [dict(dict(method=kind, **common), known=known,
-                              mAP=metrics['mAP']) for known in settings]
-        else:
-            rows.append(own)
-    return rows
-
-
-class Results(NamedTuple):
-    """mAP by method, setting and run."""
-
-    of: Dict[Tuple[str, Setting], Dict[Run, float]]
-    settings: List[Setting]
-
-    @classmethod
-    def from_rows(cls, rows: Sequence[dict]) -> 'Results':
-        of: Dict = {}
-        for row in rows:
-            of.setdefault((row['method'], row['known']),
-                          {})[run_of(row)] = row['mAP']
-        return cls(of, in_order({row['known'] for row in rows}))
-
-    def paired(self, method: str, other: str, known) -> Dict[Run, float]:
-        """Differences between runs that both methods have."""
-        a = self.of.get((method, known), {})
-        b = self.of.get((other, known), {})
-        return {run: a[run] - b[run] for run in a if run in b}
 
 
 def margin_table(results: Results) -> List[List[str]]:
@@ -142,16 +87,6 @@ def gap_table(results: Results) -> List[List[str]]:
         lines[2].append(f'{ours - oracle:+.2f}')
         lines[3].append(f'{(ours - base) / (oracle - base):.0%}')
     return lines
-
-
-def read_quality(job: Job, out: Union[str, Path]) -> Optional[List[dict]]:
-    """Pseudo-label quality of every epoch; None if there were none."""
-    path = job.work_dir(out) / PSEUDO_TABLE
-    if not path.is_file():
-        return None
-    with open(path, newline='') as file:
-        return [{k: float(v) for k, v in row.items()}
-                for row in csv.DictReader(file)]
 
 
 def quality_table(jobs: Sequence[Job], out: Union[str, Path]
@@ -224,7 +159,6 @@ def write_report(jobs: Sequence[Job], out: Union[str, Path],
     Returns:
         The Markdown.
     """
-    from .figures import draw_all  # Matplotlib only when it is needed
     docs = Path(docs)
     docs.mkdir(parents=True, exist_ok=True)
     rows = gather(jobs, out)

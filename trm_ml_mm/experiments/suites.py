@@ -45,15 +45,15 @@ def plan_suite(configs: Path, quick: bool = False) -> List[Job]:
                  if path not in main]
     main, ablations = [*map(str, main)], [*map(str, ablations)]
     settings = QUICK_SETTINGS if quick else SETTINGS
-    jobs = []
-    for seed in range(1 if quick else SEEDS):
-        data = [(f'scene_set={seed % 2}', )]
-        jobs += plan(main, settings, [seed], data)
-        # All labels known: the oracle that missing labels are compared with.
-        jobs += plan([str(ours)], ['all'], [seed], data)
-    for seed in range(0 if quick else ABLATION_SEEDS):
-        jobs += plan(ablations, settings, [seed], [(f'scene_set={seed % 2}', )])
-    return jobs
+    # All labels known: the oracle that missing labels are compared with.
+    first = plan(main, settings, [0]) + plan([str(ours)], ['all'], [0])
+    second = [] if quick else plan(ablations, settings, [0])
+    return [
+        job._replace(seed=seed, data=(f'scene_set={seed % 2}', ))
+        for jobs, seeds in ((first, 1 if quick else SEEDS),
+                            (second, ABLATION_SEEDS))
+        for seed in range(seeds) for job in jobs
+    ]
 
 
 def is_ablation(job: Job) -> bool:

@@ -1,6 +1,6 @@
 """Labels: their values, class names, protocols and files.
 
-Data sets and models both stand on this folder; it knows neither.
+Data sets and models both import this folder; it imports neither.
 """
 from .mask_files import Mask, load_labels, load_mask, mask_hash, save_mask
 from .names import (

@@ -15,7 +15,7 @@ def mask_hash(mask: np.ndarray) -> str:
 
 
 class Mask(NamedTuple):
-    """A saved mask and what it was drawn by."""
+    """A saved mask, and the rule and seed it was drawn with."""
 
     mask: np.ndarray  # (N, C) bool, True = known
     known: str  # the rule, as a config names it
@@ -27,7 +27,7 @@ def save_mask(path: Union[str, Path],
               mask: np.ndarray,
               known: Union[float, str],
               seed: Optional[int] = None) -> None:
-    """Write a mask, one bit a label, with its rule and its hash."""
+    """Write a mask, one bit per label, with its rule, seed and hash."""
     with atomic_write(path) as fresh, open(fresh, 'wb') as file:
         np.savez_compressed(
             file,
@@ -43,7 +43,7 @@ def load_mask(path: Union[str, Path]) -> Mask:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is no mask, or not the one whose hash it carries.
+        ValueError: If it is not a mask, or does not match its own hash.
     """
     existing(path, 'Mask file', 'draw it with tools/make_masks.py')
     try:
@@ -63,13 +63,13 @@ def load_mask(path: Union[str, Path]) -> Mask:
                          'again with tools/make_masks.py.') from error
     if mask_hash(mask) != saved.hash:
         raise ValueError(
-            f'{path} carries the hash {saved.hash} and its mask has '
+            f'{path} has the hash {saved.hash} and its mask has '
             f'{mask_hash(mask)}: the file is damaged; draw it again.')
     return saved
 
 
 def load_labels(path: Union[str, Path]) -> np.ndarray:
-    """A matrix of labels from a file.
+    """Load a matrix of labels.
 
     Args:
         path: .npy with ``(N, C)``; or .npz with ``labels`` ``(N, C)``, or

@@ -42,11 +42,11 @@ def is_positive_list(known) -> bool:
 def known_label_mask(shape: Tuple[int, int],
                      proportion: float,
                      seed: int = PROPORTION_SEED) -> np.ndarray:
-    """Which labels are known when a proportion of them is.
+    """Draw which labels are known, for a proportion of known labels.
 
     The rule of SST, SARB and HST: every (image, class) label is kept
-    independently, positive or negative alike. For one seed the masks are
-    nested: what is known at 10% is known at 20%.
+    independently, positive or negative alike. The masks of one seed are
+    nested: what is known at 10% is known at 20% too.
 
     Args:
         shape: (N, C), images and classes.
@@ -62,7 +62,7 @@ def known_label_mask(shape: Tuple[int, int],
     check_known(proportion)
     rng = np.random.RandomState(seed)
     mask = np.empty(shape, bool)
-    # The same numbers as in one draw, without 8 bytes for every label.
+    # The same numbers as in one draw, without 8 bytes per label.
     for start in range(0, shape[0], 4096):
         rows = mask[start:start + 4096]
         rows[:] = rng.random_sample(rows.shape) < proportion
@@ -95,12 +95,12 @@ def single_positive_mask(labels: np.ndarray,
 def listed_positives_mask(path: Union[str, Path], labels: np.ndarray,
                           images: Sequence[str],
                           classes: Sequence[str]) -> np.ndarray:
-    """The known positives that a list file names, as SPLC's and SCPNet's.
+    """The known positives in a list file, as SPLC and SCPNet publish them.
 
-    A line is an image's file name (or as much of its path as makes it unique)
-    and its known positives, indices or names of classes, with commas between:
-    ``COCO_train2014_000000480023.jpg,52``. Images that are not listed keep no
-    label.
+    A line has an image's file name (or as much of its path as makes it unique)
+    and its known positives, as indices or names of classes, separated by
+    commas: ``COCO_train2014_000000480023.jpg,52``. Images that are not listed
+    keep no label.
 
     Args:
         path: The list.
@@ -112,9 +112,9 @@ def listed_positives_mask(path: Union[str, Path], labels: np.ndarray,
         ``(N, C)`` bool, True = known.
 
     Raises:
-        ValueError: If a line names an image or class that the data set has
-            not, or a label that is not positive there (the list then belongs
-            to other classes, or another order of them).
+        ValueError: If a line names an image or class that the data set does
+            not have, or a label that is not positive (the list then belongs to
+            other classes, or another order of them).
     """
     rows = {}
     for i, image in enumerate(images):
@@ -156,7 +156,7 @@ def draw_mask(labels: np.ndarray,
               seed: Optional[int] = None,
               images: Sequence[str] = (),
               classes: Sequence[str] = ()) -> np.ndarray:
-    """The mask that a config names.
+    """Draw the mask that a config asks for.
 
     Args:
         labels: ``(N, C)`` in {1, 0, -1}.

@@ -7,6 +7,19 @@ A new version of MMEngine may rename them: this file is the one to check.
 """
 from typing import Optional, Tuple
 
+from mmengine.config import DictAction
+
+
+class OptionAction(DictAction):
+    """MMEngine's parser of ``--cfg-options``, but words keep their spaces:
+    ``context='a photo of a'``. (MMEngine's removes them without a word.)"""
+
+    @staticmethod
+    def _parse_iterable(val: str):
+        if any(mark in val for mark in ',[]()'):
+            return DictAction._parse_iterable(val)
+        return DictAction._parse_int_float_bool(val.strip('\'"'))
+
 
 def built_loop(runner, split: str):
     """The runner's loop of 'train', 'val' or 'test'; None if it has none or

@@ -24,12 +24,12 @@ class Scenes(MultiLabelDataset):
         num_images: Number of scenes. Scene ``i`` is the same for any number.
         scene_set: Which world: categories, frequencies and co-occurrence.
         size: Side of a scene in pixels.
-        in_memory: Draw all scenes at the start, 27 kB each, instead of anew in
-            every epoch. None is drawn where no pipeline asks for it.
-        **kwargs: Of :class:`mmengine.dataset.BaseDataset` (``pipeline``, ...).
+        in_memory: Render all scenes at the start, 27 kB each, instead of again
+            in every epoch. Nothing is rendered if no pipeline needs it.
+        **kwargs: See :class:`~trm_ml_mm.datasets.MultiLabelDataset`.
 
-    A category is present where at least 40% of one of its objects can be
-    seen, absent otherwise. The pipeline begins with
+    A category is present if at least 40% of one of its objects is visible,
+    else absent. The pipeline begins with
     ``dict(type='trm_ml_mm.RenderScene')``.
 
     Raises:
@@ -77,9 +77,9 @@ class Scenes(MultiLabelDataset):
 
 @TRANSFORMS.register_module()
 class RenderScene(BaseTransform):
-    """Draw the scene that :class:`Scenes` composed, unless it did so itself.
+    """Render the scene that :class:`Scenes` composed, unless it did so itself.
 
-    Required keys: ``scene``, and ``img`` where it is drawn. Added keys:
+    Required keys: ``scene``, and ``img`` if it is rendered. Added keys:
     ``img`` (H, W, 3) uint8 in BGR, the order of MMCV's image loader,
     ``img_shape`` and ``ori_shape``.
     """

@@ -1,10 +1,10 @@
-"""Draw scenes of coloured shapes: pure functions of a seeded random state.
+"""Render scenes of coloured shapes: pure functions of a seeded random state.
 
-A scene is a textured, cluttered ground with a few objects on it. An object is
-named by one look (a colour or a pattern) and one shape, so that telling
-"a red circle" from "a red star" and from "a blue circle" needs both words.
-Everything is drawn with OpenCV from ``numpy.random.RandomState``, whose stream
-NumPy guarantees never to change; the same seed gives the same picture.
+A scene has a textured, cluttered ground with a few objects on it. The name of
+an object is one look (a colour or a pattern) and one shape, so that both words
+are needed to tell "a red circle" from "a red star" and from "a blue circle".
+OpenCV renders everything, from ``numpy.random.RandomState``, which NumPy
+guarantees never to change: the same seed gives the same image.
 """
 from typing import List, NamedTuple, Sequence, Tuple
 
@@ -74,7 +74,7 @@ OUTLINES = {
 
 
 class SceneObject(NamedTuple):
-    """One object: what it is and where it stands (pixels, radians)."""
+    """One object: what it is and where it is (pixels, radians)."""
 
     look: str
     shape: str
@@ -93,11 +93,12 @@ def place_objects(rng: np.random.RandomState,
                   size: int,
                   radius: Tuple[float, float] = (5., 12.)
                   ) -> List[SceneObject]:
-    """Give every (look, shape) a place, a size and a turn in a square image.
+    """Give every (look, shape) a position, a size and an angle in a square
+    image.
 
-    Later objects stand in front of earlier ones. Of a few tries the place
-    farthest from the objects already there is taken, so that objects overlap
-    sometimes and not always.
+    Later objects are in front of earlier ones. Out of three random positions,
+    the farthest from the earlier objects is taken, so that objects overlap
+    sometimes, but not always.
     """
     placed: List[SceneObject] = []
     for look, shape in names:
@@ -129,10 +130,10 @@ def object_mask(obj: SceneObject, size: int) -> np.ndarray:
 
 
 def visible_fractions(masks: Sequence[np.ndarray]) -> np.ndarray:
-    """Share of each object that no later object and no border hides.
+    """Ratio of each object that no later object hides.
 
-    The area beyond the border counts as hidden only through the mask itself:
-    masks end at the border, so the share is of what lies inside the image.
+    Masks end at the border of the image, so the ratio refers to the area inside
+    the image.
     """
     hidden = np.zeros_like(masks[0], dtype=bool) if len(masks) else None
     fractions = np.ones(len(masks))

@@ -56,7 +56,7 @@ def make_world(scene_set: int) -> World:
     rng.permutation(len(names))  # drew the names; what follows comes after it
     categories = names[:NUM_SCENE_CATEGORIES]
     distractors = names[NUM_SCENE_CATEGORIES:]
-    # Zipf-like frequencies; each class is at home in one topic, or two.
+    # Zipf-like frequencies; each class belongs to one topic, or two.
     frequency = 1. / (1.5 + np.arange(NUM_SCENE_CATEGORIES))**0.95
     at_home = np.full((NUM_TOPICS, NUM_SCENE_CATEGORIES), 0.25)
     homes = np.arange(NUM_SCENE_CATEGORIES) % NUM_TOPICS
@@ -71,10 +71,10 @@ def make_world(scene_set: int) -> World:
 
 def compose_scene(scene_set: int, split: str, index: int, size: int
                   ) -> Tuple[np.random.RandomState, List[SceneObject]]:
-    """Objects of one scene, and the random state that goes on to draw it.
+    """Objects of one scene, and the random state that renders it next.
 
-    The state is seeded by (scene set, split, index) alone: a scene depends on
-    no other scene, worker or epoch, and no two splits share one.
+    (Scene set, split, index) alone seed the state: a scene does not depend on
+    other scenes, workers or epochs, and no scene is in two splits.
     """
     world = make_world(scene_set)
     rng = np.random.RandomState(
@@ -96,24 +96,24 @@ def compose_scene(scene_set: int, split: str, index: int, size: int
 @lru_cache(maxsize=8)
 def scene_labels(scene_set: int, split: str, count: int,
                  size: int) -> Tuple[Tuple[int, ...], ...]:
-    """Categories present in the first ``count`` scenes of a split. Kept, as
-    a run asks for them more than once."""
+    """Categories present in the first ``count`` scenes of a split. Cached,
+    because a run asks for them more than once."""
     lookup = {
         pair: c for c, pair in enumerate(make_world(scene_set).categories)
     }
     rows = []
     for index in range(count):
         _, objects = compose_scene(scene_set, split, index, size)
-        seen = visible_fractions([object_mask(o, size) for o in objects])
+        visible = visible_fractions([object_mask(o, size) for o in objects])
         rows.append(tuple(sorted({
-            lookup[o.look, o.shape] for o, share in zip(objects, seen)
-            if share >= MIN_VISIBLE and (o.look, o.shape) in lookup
+            lookup[o.look, o.shape] for o, ratio in zip(objects, visible)
+            if ratio >= MIN_VISIBLE and (o.look, o.shape) in lookup
         })))
     return tuple(rows)
 
 
 def draw(scene: Tuple[int, str, int, int]) -> np.ndarray:
-    """The picture of (scene set, split, index, size), in BGR."""
+    """The image of (scene set, split, index, size), in BGR."""
     *_, size = scene
     rng, objects = compose_scene(*scene)
     hsv = cv2.cvtColor(render_scene(rng, objects, size), cv2.COLOR_RGB2HSV)

@@ -1,8 +1,9 @@
 """A CLIP of 1.8 million values, for machines without a GPU or a download.
 
-Same classes as the real one (open_clip's ``CLIP`` with a ``ModifiedResNet``),
-only small. ``tools/pretrain_mini_clip.py`` makes its weights from rendered
-scenes and their captions; they ship in ``trm_ml_mm/assets``.
+It has the classes of the real one (open_clip's ``CLIP`` with a
+``ModifiedResNet``), but is small. ``tools/pretrain_mini_clip.py`` trains its
+weights on rendered scenes and their captions; they are in
+``trm_ml_mm/assets``.
 """
 from pathlib import Path
 from typing import Dict
@@ -15,8 +16,8 @@ MINI_CLIP_WEIGHTS = Path(__file__).parents[2] / 'assets' / 'mini_clip.pth'
 MINI_CLIP_CONFIG = dict(
     embed_dim=128,
     quick_gelu=True,
-    # The attention pool's position embedding has (image_size / 32)^2 places:
-    # 192 gives the 6 x 6 of a 96 px image under a layer4 of stride 1.
+    # The attention pool's position embedding has (image_size / 32)^2
+    # locations: 192 gives the 6 x 6 of a 96 px image with a layer4 of stride 1.
     vision_cfg=dict(layers=[1, 1, 1, 1], width=16, image_size=192),
     text_cfg=dict(
         context_length=24, vocab_size=49408, width=128, heads=4, layers=2))
@@ -34,8 +35,8 @@ def remove_layer4_stride(visual: nn.Module) -> None:
 
 def pack_state(state: Dict[str, torch.Tensor],
                used_tokens: torch.Tensor) -> Dict[str, torch.Tensor]:
-    """Half precision; the embedding table's rows are those of ``used_tokens``,
-    the only words ever learned."""
+    """Half precision, and only the rows of the token embedding that were
+    learned, those of ``used_tokens``."""
     packed = {
         k: v.half() if v.is_floating_point() else v
         for k, v in state.items() if k != 'token_embedding.weight'
