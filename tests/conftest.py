@@ -1,5 +1,10 @@
 import json
 import os
+
+# Before anything starts threads: with several workers, one each.
+if 'PYTEST_XDIST_WORKER' in os.environ:
+    os.environ.setdefault('OMP_NUM_THREADS', '1')
+
 import uuid
 from pathlib import Path
 

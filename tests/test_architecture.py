@@ -157,6 +157,13 @@ def test_every_import_is_declared():
                         path, name)
 
 
+def test_the_citation_names_this_version():
+    from trm_ml_mm import __version__
+    assert f'version: {__version__}' in (ROOT / 'CITATION.cff').read_text()
+    assert f'## {__version__}' in (ROOT / 'CHANGELOG.md').read_text().replace(
+        '[', '').replace(']', '')
+
+
 def test_help_answers_without_heavy_imports():
     import sys
     for tool in ('train', 'test', 'cache_features', 'run_grid', 'evidence'):

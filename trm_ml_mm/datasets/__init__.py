@@ -15,7 +15,12 @@ from trm_ml_mm.labels import (
     single_positive_mask,
 )
 
-from .base import MultiLabelDataset, UnreadableImage, label_matrix
+from .base import (
+    ImageNames,
+    MultiLabelDataset,
+    UnreadableImage,
+    label_matrix,
+)
 from .coco import CocoMultiLabel
 from .csv_labels import CSVMultiLabel
 from .cub import CUBAttributes
@@ -28,7 +33,8 @@ from .voc import VOCMultiLabel, scores_from_pascal
 
 __all__ = [
     'COCO_CLASSES', 'CSVMultiLabel', 'CUBAttributes', 'CUB_ATTRIBUTES',
-    'CocoMultiLabel', 'JSONMultiLabel', 'Mask', 'MultiLabelDataset',
+    'CocoMultiLabel', 'ImageNames', 'JSONMultiLabel', 'Mask',
+    'MultiLabelDataset',
     'NUSWide', 'NUS_CLASSES', 'PartialLabelDataset', 'RenderScene', 'Scenes',
     'UnreadableImage', 'VG200', 'VOCMultiLabel', 'VOC_CLASSES', 'class_names',
     'draw_mask', 'known_label_mask', 'label_matrix', 'listed_positives_mask',

@@ -66,12 +66,12 @@ class MultiLabelDataset(BaseDataset):
         score = self.get_data_info(idx)['gt_score']
         return np.flatnonzero(score == PRESENT).tolist()
 
-    def _image_folder(self) -> Path:
+    def image_folder(self) -> Path:
         return existing(self.img_prefix, 'Image folder',
                         'set data_root and data_prefix to where the images '
                         'are')
 
-    def _root_file(self, name: str) -> Path:
+    def root_file(self, name: str) -> Path:
         """A file given by its path relative to ``data_root``, or absolute."""
         return Path(self.data_root) / name
 

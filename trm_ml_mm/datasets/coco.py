@@ -55,7 +55,7 @@ class CocoMultiLabel(MultiLabelDataset):
             **kwargs)
 
     def load_data_list(self) -> List[dict]:
-        path, folder = self.ann_file, self._image_folder()
+        path, folder = self.ann_file, self.image_folder()
         content = read_json(path, 'COCO annotation file',
                             advice='set data_root to the folder that holds '
                             'annotations/')

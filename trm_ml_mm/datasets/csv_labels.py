@@ -67,14 +67,14 @@ class CSVMultiLabel(MultiLabelDataset):
         self.lists = (positive_column, negative_column)
         self.separator = separator
         self.ignore_columns = tuple(ignore_columns)
-        header, _ = self._rows(self._root_file(ann_file))
+        header, _ = self._rows(self.root_file(ann_file))
         super().__init__(
             ann_file=ann_file,
             data_root=data_root,
             data_prefix=data_prefix,
             metainfo=dict(
                 classes=self._classes(header, classes,
-                                      self._root_file(ann_file))),
+                                      self.root_file(ann_file))),
             **kwargs)
 
     def _rows(self, path) -> Tuple[List[str], List[Tuple[int, List[str]]]]:
@@ -149,7 +149,7 @@ class CSVMultiLabel(MultiLabelDataset):
 
     def load_data_list(self) -> List[dict]:
         header, rows = self._rows(self.ann_file)
-        folder = self._image_folder()
+        folder = self.image_folder()
         read = (self._from_lists
                 if self.lists[0] in header else self._from_columns)
         image = header.index(self.image_column)

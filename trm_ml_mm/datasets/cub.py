@@ -49,7 +49,7 @@ class CUBAttributes(MultiLabelDataset):
             data_root=data_root, data_prefix=data_prefix, **kwargs)
 
     def load_data_list(self) -> List[dict]:
-        folder = self._image_folder()
+        folder = self.image_folder()
         images = self._pairs('images.txt', 'list of CUB images')
         flags = self._pairs('train_test_split.txt', 'CUB split')
         wanted = '1' if self.split == 'train' else '0'
@@ -57,7 +57,7 @@ class CUBAttributes(MultiLabelDataset):
         for number in images:
             if number not in flags:
                 raise ValueError(
-                    f'{self._root_file("train_test_split.txt")} lacks image '
+                    f'{self.root_file("train_test_split.txt")} lacks image '
                     f'{number} of images.txt: the files do not match.')
             if flags[number] == wanted:
                 rows[number] = len(rows)
@@ -70,7 +70,7 @@ class CUBAttributes(MultiLabelDataset):
         ]
 
     def _pairs(self, name: str, what: str) -> dict:
-        path = self._root_file(name)
+        path = self.root_file(name)
         pairs = {}
         for number, line in numbered_lines(
                 path, what, advice='set data_root to CUB_200_2011'):
@@ -83,7 +83,7 @@ class CUBAttributes(MultiLabelDataset):
 
     def _labels(self, rows: dict) -> np.ndarray:
         path = existing(
-            self._root_file('attributes/image_attribute_labels.txt'),
+            self.root_file('attributes/image_attribute_labels.txt'),
             'CUB attribute file', 'set data_root to CUB_200_2011')
         count = len(self.class_names)
         labels = np.full((len(rows), count), UNKNOWN, np.int8)

@@ -52,7 +52,7 @@ class JSONMultiLabel(MultiLabelDataset):
                              'metainfo out.')
         if not entries:
             raise ValueError(f'{path} has an empty "data_list".')
-        names = ImageNames(self._image_folder(),
+        names = ImageNames(self.image_folder(),
                            must_exist=self.on_error == 'raise')
         return [
             self._entry(entry, f'{path} entry {number}', names)

@@ -67,8 +67,8 @@ class NUSWide(MultiLabelDataset):
 
     def load_data_list(self) -> List[dict]:
         advice = 'set data_root to the folder of NUS-WIDE'
-        folder = self._image_folder()
-        full_path = self._root_file(self.full_list)
+        folder = self.image_folder()
+        full_path = self.root_file(self.full_list)
         rows = {
             _normal(line): row for row, line in enumerate(
                 read_lines(full_path, 'NUS-WIDE image list', advice=advice))
@@ -92,7 +92,7 @@ class NUSWide(MultiLabelDataset):
         columns = []
         for name in self.class_names:
             path = existing(
-                self._root_file(self.label_dir) / f'Labels_{name}.txt',
+                self.root_file(self.label_dir) / f'Labels_{name}.txt',
                 'NUS-WIDE label file', 'set data_root or label_dir')
             values = path.read_bytes().split()
             if len(values) != count:

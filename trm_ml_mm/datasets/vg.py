@@ -70,12 +70,12 @@ class VG200(MultiLabelDataset):
         advice = 'set data_root to the folder of VG-200'
         lines = numbered_lines(self.ann_file, 'VG-200 image list',
                                advice=advice)
-        label_path = self._root_file(self.label_file)
+        label_path = self.root_file(self.label_file)
         labels = read_json(label_path, 'VG-200 label file', advice=advice)
         found = {}
         for folder in self.image_folders:
             # One listing instead of a look for each of 90,000 images.
-            found.update((p.name, p) for p in self._root_file(folder).glob('*'))
+            found.update((p.name, p) for p in self.root_file(folder).glob('*'))
         if not found:
             raise FileNotFoundError(
                 f'None of the image folders {", ".join(self.image_folders)} '

@@ -87,7 +87,7 @@ class VOCMultiLabel(MultiLabelDataset):
             **kwargs)
 
     def load_data_list(self) -> List[dict]:
-        folder = self._image_folder()
+        folder = self.image_folder()
         # A line may carry a second column, as in <class>_<split>.txt.
         names = [
             line.split()[0]
@@ -104,7 +104,7 @@ class VOCMultiLabel(MultiLabelDataset):
         ]
 
     def _pascal_labels(self, name: str) -> np.ndarray:
-        path = self._root_file(f'Annotations/{name}.xml')
+        path = self.root_file(f'Annotations/{name}.xml')
         content = existing(path, 'VOC annotation', 'set data_root to its '
                            'folder').read_bytes()  # the XML says its encoding
         classes = self.class_names

@@ -57,7 +57,8 @@ class PseudoLabelQualityHook(Hook):
         partial = find_mask(runner.train_dataloader.dataset)
         model = runner.model
         head = (model.module if is_model_wrapper(model) else model).head
-        if partial is None or not getattr(head, 'pseudo_weight', 0):
+        prototypes = getattr(head, 'prototypes', None)
+        if partial is None or prototypes is None or not head.pseudo_weight:
             return
         truth = label_matrix(partial.dataset).astype(np.int8)
         truth[partial.labels != UNKNOWN] = UNKNOWN
@@ -70,7 +71,7 @@ class PseudoLabelQualityHook(Hook):
         }
         self.path = Path(runner.work_dir, TABLE)
         # The prototypes return the pseudo-labels: listen to them.
-        self.listener = head.prototypes.register_forward_hook(self._listen)
+        self.listener = prototypes.register_forward_hook(self._listen)
 
     def _listen(self, module, inputs, pseudo: Tensor) -> None:
         self.latest = pseudo

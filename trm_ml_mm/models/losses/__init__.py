@@ -3,6 +3,7 @@ from .multimodal_contrastive import (
                                      prototype_contrast,
 )
 from .partial_asymmetric import PartialAsymmetricLoss, partial_asymmetric_loss
+from .reduce import normalize_by_global_count
 from .region_distillation import (
                                      RegionDistillationLoss,
                                      region_distillation_loss,
@@ -10,6 +11,7 @@ from .region_distillation import (
 
 __all__ = [
     'MultimodalContrastiveLoss', 'PartialAsymmetricLoss',
-    'RegionDistillationLoss', 'partial_asymmetric_loss', 'prototype_contrast',
+    'RegionDistillationLoss', 'normalize_by_global_count',
+    'partial_asymmetric_loss', 'prototype_contrast',
     'region_distillation_loss'
 ]
