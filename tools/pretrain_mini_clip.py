@@ -66,6 +66,14 @@ def parse_args():
     parser.add_argument('--both-batch-size', type=int, default=64,
                         help='scenes in addition to --batch-size crops')
     parser.add_argument('--greyscale', type=float, default=0.15)
+    parser.add_argument(
+        '--logit-scale', type=float, help='keep the logit scale at this value, '
+        'as real CLIPs end at 100 (default: learn it)')
+    parser.add_argument(
+        '--cones', type=float, nargs=3, metavar=('TEXT', 'IMAGE', 'GAP'),
+        help='before training, add constants to all features so that two texts '
+        'have about the cosine TEXT in common, two images IMAGE, and the two '
+        'constants the cosine GAP')
     parser.add_argument('--threads', type=int, default=2)
     parser.add_argument('--seed', type=int, default=0)
     return parser.parse_args()
@@ -248,6 +256,26 @@ class _WithPositions:
 
 
 @torch.no_grad()
+def add_cones(model, tokenizer, images, text, image, gap):
+    """Shift text and image features by constants, as in a real CLIP, where all
+    texts share one direction and all images another. Contrastive training
+    neither needs these directions nor removes them."""
+    clip = model.clip
+    prompts = [f'a photo of a {a} {b}' for a in LOOKS for b in SHAPES]
+    texts = model.embed_text(tokenizer(prompts))
+    pooled = model.embed((images.float() - MEAN) / STD)[0]
+    # Directions in which the features vary least.
+    both = torch.cat([F.normalize(texts, dim=1), F.normalize(pooled, dim=1)])
+    u, v = torch.linalg.eigh(both.T.cov()).eigenvectors.T[:2]
+    v = gap * u + (1 - gap**2)**.5 * v
+    shift = u * texts.norm(dim=1).mean() * (text / (1 - text))**.5
+    # ln_final's bias passes through the projection.
+    clip.ln_final.bias += shift @ torch.linalg.pinv(clip.text_projection)
+    clip.visual.attnpool.c_proj.bias += (
+        v * pooled.norm(dim=1).mean() * (image / (1 - image))**.5)
+
+
+@torch.no_grad()
 def name_accuracy(model, images, names, tokenizer):
     """Accuracy on one-object pictures, among all 72 names."""
     model.eval()
@@ -280,6 +308,13 @@ def main():
         table = state['token_embedding.weight'][tokenizer.used]
         model.clip.load_state_dict({**state, 'token_embedding.weight': table})
     check = draw(9, 1500, 48, 1)
+    if args.cones:
+        model.eval()
+        add_cones(model, tokenizer, check[0], *args.cones)
+        model.train()
+    if args.logit_scale:
+        model.clip.logit_scale.requires_grad_(False).fill_(
+            math.log(args.logit_scale))
 
     stages = []  # title, pictures, steps, learning rate
     crops = Pictures(0, args.crops, 48, 1, args.batch_size)

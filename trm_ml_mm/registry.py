@@ -12,6 +12,7 @@ from mmengine.registry import FUNCTIONS as MMENGINE_FUNCTIONS
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import METRICS as MMENGINE_METRICS
 from mmengine.registry import MODELS as MMENGINE_MODELS
+from mmengine.registry import PARAM_SCHEDULERS as MMENGINE_PARAM_SCHEDULERS
 from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
 from mmengine.registry import Registry
 
@@ -41,6 +42,11 @@ HOOKS = Registry(
     'hook',
     scope=_SCOPE,
     parent=MMENGINE_HOOKS,
+    locations=['trm_ml_mm.engine'])
+PARAM_SCHEDULERS = Registry(
+    'parameter scheduler',
+    scope=_SCOPE,
+    parent=MMENGINE_PARAM_SCHEDULERS,
     locations=['trm_ml_mm.engine'])
 FUNCTIONS = Registry(
     'function',

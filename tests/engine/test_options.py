@@ -45,6 +45,18 @@ def test_epochs_stretch_the_whole_schedule(small_run):
     assert rates[-1] < .01 * rates.max()
 
 
+@pytest.mark.parametrize('batches', [1, 3])
+def test_a_short_training_reaches_its_rate(small_run, batches):
+    """Warm-ups of less than two iterations are stretched to two."""
+    runner = small_run({
+        'epochs': 6 // batches, 'train_cfg.max_epochs': 6 // batches,
+        'lr': 5e-4, 'train_dataloader.batch_size': 8,
+        'train_dataloader.dataset.dataset.num_images': 8 * batches})
+    runner.train()
+    rates = runner.message_hub.get_scalar('train/lr').data[0]
+    assert len(rates) == 6 and rates.max() > 4e-4
+
+
 def test_schedules_counted_in_epochs_stay_whole(tmp_path):
     config = tmp_path / 'c.py'
     config.write_text(f'''

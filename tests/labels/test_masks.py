@@ -70,6 +70,16 @@ def test_single_positive_keeps_one_positive():
     assert (mask != single_positive_mask(labels, seed=1)).any()
 
 
+def test_single_positive_masks_equal_the_published_rule():
+    """A vector made with the rule of the published script."""
+    labels = np.random.RandomState(7).random_sample((50, 20)) < .15
+    mask = single_positive_mask(labels.astype(int))
+    assert labels.sum() == 150 and mask.sum() == 49
+    kept = [np.flatnonzero(row)[0] for row in mask if row.any()]
+    assert kept[:8] == [0, 5, 15, 16, 18, 11, 5, 10]
+    assert mask_hash(mask) == 'c5e8b5fe4b4110e4'
+
+
 def test_wrapper_hides_exactly_the_masked_labels():
     inner = Scenes(num_images=60)
     truth = label_matrix(inner)

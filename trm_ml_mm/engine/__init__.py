@@ -11,11 +11,12 @@ from .hooks import (
     seed_worker,
 )
 from .launch import build_runner, close, init_distributed
+from .schedulers import WarmupLR
 
 __all__ = [
     'AtomicLocalBackend', 'EpochSeedHook', 'PartialLabelHook',
     'PlainCheckpointHook', 'PseudoLabelQualityHook', 'ReportHook',
-    'SkippedImagesHook', 'build_dataset', 'build_runner', 'close',
+    'SkippedImagesHook', 'WarmupLR', 'build_dataset', 'build_runner', 'close',
     'fill_classes', 'init_distributed', 'load_config', 'read_checkpoint',
     'seed_worker', 'work_dir_of'
 ]

@@ -11,6 +11,7 @@ from .names import (
     class_names,
     prompt_name,
     scene_classes,
+    vocabulary,
 )
 from .protocols import (
     check_known,
@@ -27,5 +28,6 @@ __all__ = [
     'NUS_CLASSES', 'PRESENT', 'UNKNOWN', 'VOC_CLASSES', 'check_known',
     'class_names', 'draw_mask', 'known_label_mask', 'listed_positives_mask',
     'load_labels', 'load_mask', 'mask_hash', 'prompt_name', 'save_mask',
-    'scene_classes', 'single_positive_mask', 'summarize_labels'
+    'scene_classes', 'single_positive_mask', 'summarize_labels',
+    'vocabulary'
 ]

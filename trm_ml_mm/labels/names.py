@@ -132,6 +132,21 @@ def scene_classes(scene_set: int = 0) -> Tuple[str, ...]:
                  scene_names(scene_set)[:NUM_SCENE_CATEGORIES])
 
 
+def vocabulary(scenes: bool = False) -> Tuple[str, ...]:
+    """A fixed list of words that stands for "any text": the names of COCO,
+    VOC and NUS-WIDE.
+
+    Args:
+        scenes: All names of the built-in scenes instead, for a tower that
+            knows no other words.
+    """
+    if scenes:
+        return tuple(f'{look} {shape}' for look in LOOKS for shape in SHAPES)
+    names = (prompt_name(n) for n in
+             (*COCO_CLASSES, *VOC_CLASSES, *NUS_CLASSES))
+    return tuple(dict.fromkeys(names))
+
+
 def class_names(classes: Union[str, Sequence[str]]) -> Tuple[str, ...]:
     """Class names from a config entry.
 

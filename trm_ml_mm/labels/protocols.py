@@ -73,8 +73,10 @@ def single_positive_mask(labels: np.ndarray,
                          seed: int = SINGLE_POSITIVE_SEED) -> np.ndarray:
     """One known positive per image; everything else unknown.
 
-    The setting of Cole et al., CVPR 2021 (arXiv 2106.09708), with a seeded
-    choice per image. An image without a positive keeps no label.
+    The rule of Cole et al., CVPR 2021 (arXiv 2106.09708), bit for bit: image
+    by image, one random state shuffles the positives, the first is kept, and
+    then it shuffles the others too, although none of them is kept. An image
+    without a positive keeps no label.
 
     Args:
         labels: ``(N, C)`` in {1, 0, -1}.
@@ -89,6 +91,7 @@ def single_positive_mask(labels: np.ndarray,
         positives = np.flatnonzero(row == PRESENT)
         rng.shuffle(positives)
         mask[i, positives[:1]] = True
+        rng.shuffle(np.flatnonzero(row != PRESENT))  # part of the protocol
     return mask
 
 

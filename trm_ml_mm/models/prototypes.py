@@ -5,7 +5,7 @@ labels from their intra- and inter-class relations, within and across the two
 modalities. How the relations become a score, and where the score is cut, is
 ours (docs/method.md).
 """
-from typing import NamedTuple, Optional, Sequence
+from typing import NamedTuple, Optional, Sequence, Union
 
 import torch
 import torch.nn.functional as F
@@ -163,13 +163,14 @@ class MultimodalPrototypes(BaseModule):
             'history', torch.full((2, history, num_classes), float('nan')))
 
     def scores(self, query: Tensor, region: Tensor, text: Tensor,
-               logits: Tensor) -> Tensor:
+               logits: Tensor, unit: Union[float, Tensor] = 1.) -> Tensor:
         """Pseudo-label scores, ``(B, C)``.
 
         Args:
             query, region: ``(B, C, D)`` features.
             text: ``(C, D)`` text prototypes.
             logits: ``(B, C)`` matching logits.
+            unit: Of the joint space; divides ``scale``.
         """
         features = dict(query=query, region=region)
         prototypes = dict(visual=self.visual, text=text)
@@ -178,12 +179,13 @@ class MultimodalPrototypes(BaseModule):
                             self.inter_class) for level in self.levels
             for modality in self.modalities
         ]
-        return logits + self.scale * torch.stack(terms).mean(0)
+        return logits + self.scale / unit * torch.stack(terms).mean(0)
 
     @torch.no_grad()
     def forward(self, query: Tensor, region: Tensor, text: Tensor,
                 logits: Tensor, targets: Tensor, batch: LabelCounts,
-                seen: LabelCounts) -> Tensor:
+                seen: LabelCounts,
+                unit: Union[float, Tensor] = 1.) -> Tensor:
         """Learn from the known labels of a training batch, then estimate the
         unknown ones.
 
@@ -194,6 +196,7 @@ class MultimodalPrototypes(BaseModule):
             targets: ``(B, C)`` in {PRESENT, ABSENT, UNKNOWN}.
             batch: Label counts of this step, all ranks.
             seen: Label counts of all steps so far, this one included.
+            unit: Of the joint space.
 
         Returns:
             Pseudo-labels, ``(B, C)`` in {PRESENT, ABSENT, UNKNOWN}. UNKNOWN
@@ -208,7 +211,7 @@ class MultimodalPrototypes(BaseModule):
                 'warmup_images of the prototypes is not set: give a number of '
                 'images, or add PartialLabelHook to custom_hooks.')
         self._update_visual(query, targets, batch.positives)
-        scores = self.scores(query, region, text, logits)
+        scores = self.scores(query, region, text, logits, unit)
         self._push(torch.stack([scores, targets]))
         recent, labels = self.history
         nan = float('nan')

@@ -4,7 +4,7 @@ The paper's "category-aware region learning": cross-attention gives a saliency
 map per category, and two feature levels. Shapes: B images, C categories,
 L locations, D joint width, h attention heads.
 """
-from typing import NamedTuple, Tuple
+from typing import NamedTuple, Tuple, Union
 
 import torch
 import torch.nn.functional as F
@@ -105,17 +105,18 @@ class CategoryRegions(nn.Module):
                 self.mlp[-1].weight.zero_()
                 self.mlp[-1].bias.zero_()
 
-    def forward(self, dense: Tensor,
-                zero_shot_text: Tensor) -> RegionFeatures:
+    def forward(self, dense: Tensor, zero_shot_text: Tensor,
+                unit: Union[float, Tensor] = 1.) -> RegionFeatures:
         """Region- and query-level features of every category.
 
         Args:
             dense: ``(B, D, H, W)`` or ``(B, L, D)`` map in the joint space.
             zero_shot_text: ``(C, D)`` text features that queries start from.
+            unit: Of the joint space; divides the attention logits.
         """
         locations = as_locations(dense)
         locations = F.normalize(locations.float(), dim=-1)  # B L D
-        queries = self._head_queries(zero_shot_text)
+        queries = self._head_queries(zero_shot_text) / unit
         attention = saliency_maps(queries, locations)  # B h C L
         pooled = attention @ locations[:, None]  # B h C D
         saliency, region = attention.mean(1), pooled.mean(1)
@@ -165,7 +166,8 @@ def prompt_similarity(features: Tensor, text: Tensor) -> Tuple[Tensor, Tensor]:
     return positive, positive - features @ text[1].float().T
 
 
-def matching_logits(features: Tensor, text: Tensor, scale: float) -> Tensor:
+def matching_logits(features: Tensor, text: Tensor,
+                    scale: Union[float, Tensor]) -> Tensor:
     """One-to-one matching: category c's feature with category c's text.
 
     Args:

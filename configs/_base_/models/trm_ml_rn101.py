@@ -9,6 +9,7 @@ model = dict(
         weights='openai',  # or a file: a state dict, or OpenAI's RN101.pt
         classes='dataset',
         image_size=448,
+        align=True,  # a real CLIP's joint space is narrow
         prompt=dict(context='a photo of a', pair=False, learnable=True),
         text_residual=0.3),
     head=dict(

@@ -9,7 +9,7 @@ optim_wrapper = dict(
 # Both schedulers keep the ratios between parameter groups (lr_mult).
 param_scheduler = [
     dict(
-        type='LinearLR',
+        type='trm_ml_mm.WarmupLR',  # LinearLR, at least two iterations
         start_factor=0.04,
         by_epoch=True,
         begin=0,

@@ -29,6 +29,7 @@ class CLIPFeatures(NamedTuple):
 
     text: Tensor  # (P, C, D) prompted text features, normalised
     zero_shot_text: Tensor  # (C, D) of "a photo of a {class}.", normalised
+    text_mean: Optional[Tensor]  # (D,) subtracted from text; None: nothing was
     pooled: Optional[Tensor]  # (B, D) CLIP's own image embedding, if asked for
     dense: Tensor  # (B, D, H, W) map in the joint space
 
@@ -52,6 +53,8 @@ class CLIPPromptBackbone(BaseModule):
         prompt_names: Words for class names, as ``{'tvmonitor': 'tv monitor'}``.
         text_residual: See
             :class:`~trm_ml_mm.models.text.PromptedTextEncoder`.
+        align: Centre the joint space, and adapt the head's scales to its
+            spread; see :mod:`~trm_ml_mm.models.alignment`.
         pooled: Also compute CLIP's own image embedding.
         feature_grid: Height and width of a cached dense map. Inputs are then
             cached features ``(B, 1 + L, D)``, see
@@ -79,6 +82,7 @@ class CLIPPromptBackbone(BaseModule):
                  prompt: Optional[dict] = None,
                  prompt_names: Optional[dict] = None,
                  text_residual: float = 0.,
+                 align: bool = False,
                  pooled: bool = False,
                  feature_grid: Optional[Sequence[int]] = None,
                  quick_gelu: Optional[bool] = None,
@@ -111,6 +115,7 @@ class CLIPPromptBackbone(BaseModule):
                 prompt=prompt,
                 prompt_names=prompt_names,
                 residual=text_residual,
+                align=align,
                 frozen=frozen,
                 compile=compile)
         else:
@@ -139,8 +144,8 @@ class CLIPPromptBackbone(BaseModule):
             x, self.with_pooled if pooled is None else pooled)
         if self.text is None:
             return (dense, )
-        return CLIPFeatures(self.text(), self.text.zero_shot_text(), pooled,
-                            dense)
+        return CLIPFeatures(self.text(), self.text.zero_shot_text(),
+                            self.text.text_mean(), pooled, dense)
 
     def encode_image(self,
                      x: Tensor,

@@ -12,6 +12,7 @@ from trm_ml_mm.labels import ABSENT, UNKNOWN
 from trm_ml_mm.registry import MODELS
 from trm_ml_mm.utils.checks import check_not_negative
 
+from ..alignment import JointSpaceAlignment, centred
 from ..backbones import CLIPFeatures
 from ..label_statistics import LabelStatistics
 from ..region import as_locations
@@ -92,6 +93,7 @@ class MatchingHead(MultiLabelClsHead):
             self.projection = nn.Linear(in_channels, dim)
         self.assume_negative = assume_negative
         self.initial_logit = initial_logit
+        self.alignment = JointSpaceAlignment(dim)
         self.relations = CategoryRelations(num_classes, relations)
         self.label_statistics = LabelStatistics(num_classes)
         self.bias = nn.Parameter(torch.zeros(num_classes))
@@ -133,7 +135,7 @@ class MatchingHead(MultiLabelClsHead):
                     f'backbone has {feats.text.shape[-1]} dimensions: set dim '
                     'to that, or leave it out and use '
                     'trm_ml_mm.CLIPClassifier.')
-            return feats
+            return self.aligned(feats)
         if self.text is None or self.projection is None:
             raise ValueError(
                 f'{type(self).__name__} got features without text: use '
@@ -147,7 +149,21 @@ class MatchingHead(MultiLabelClsHead):
                 f'and the backbone gave {tuple(dense.shape)}: take its '
                 'feature map instead of its pooled feature.')
         return CLIPFeatures(self.text(), self.text.zero_shot_text(), None,
-                            self.projection(dense))
+                            None, self.projection(dense))
+
+    def aligned(self, joint: CLIPFeatures) -> CLIPFeatures:
+        """Centre images and zero-shot text, if the backbone asks for it."""
+        if joint.text_mean is None:
+            return joint
+        locations, pooled = self.alignment(as_locations(joint.dense),
+                                           joint.pooled)
+        return joint._replace(
+            zero_shot_text=centred(joint.zero_shot_text, joint.text_mean),
+            pooled=pooled, dense=locations)
+
+    def scaled(self, scale: float):
+        """A scale of cosines, adapted to the width of the joint space."""
+        return scale / self.alignment.unit
 
     def targets(self, data_samples: List[DataSample]) -> Tensor:
         """Labels of a batch, ``(B, C)`` in {PRESENT, ABSENT, UNKNOWN}."""
@@ -165,7 +181,7 @@ class MatchingHead(MultiLabelClsHead):
              data_samples: List[DataSample]) -> Dict[str, Tensor]:
         """Every loss term under its own name."""
         targets = self.targets(data_samples)
-        self.calibrate_bias(feats)
+        self.calibrate(feats)
         logits = self(feats)
         with full_precision(logits):
             self.label_statistics.update(targets)
@@ -197,6 +213,17 @@ class MatchingHead(MultiLabelClsHead):
     def add_bias(self, logits: Tensor) -> Tensor:
         """Add the bias of each class and the common bias."""
         return logits + self.bias + self.common_bias
+
+    @torch.no_grad()
+    def calibrate(self, feats: Tuple[Tensor]) -> None:
+        """First training batches: measure the joint space, then the bias."""
+        if (self.training and isinstance(feats, CLIPFeatures)
+                and feats.text_mean is not None
+                and self.alignment.is_measuring):
+            self.alignment.measure(
+                as_locations(feats.dense), feats.pooled,
+                centred(feats.zero_shot_text, feats.text_mean))
+        self.calibrate_bias(feats)
 
     @torch.no_grad()
     def calibrate_bias(self, feats: Tuple[Tensor]) -> None:

@@ -56,7 +56,8 @@ class QueryDecoderHead(MatchingHead):
             nn.init.normal_(self.output, std=self.dim**-0.5)
 
     def raw_logits(self, joint: CLIPFeatures) -> Tensor:
-        query = self.region(joint.dense, joint.zero_shot_text).query
+        query = self.region(joint.dense, joint.zero_shot_text,
+                            self.alignment.unit).query
         if self.attention is not None:
             # As in a decoder: queries say which category, features what is
             # there.
@@ -67,4 +68,4 @@ class QueryDecoderHead(MatchingHead):
         output = self.output
         if self.start == 'text':
             output = output + joint.zero_shot_text
-        return self.logit_scale * (query * output).sum(-1)
+        return self.scaled(self.logit_scale) * (query * output).sum(-1)

@@ -41,4 +41,4 @@ class TextImageHead(MatchingHead):
     def raw_logits(self, joint: CLIPFeatures) -> Tensor:
         image = image_embedding(self, joint)
         _, similarity = prompt_similarity(image[:, None], joint.text)
-        return self.logit_scale * similarity[:, 0]
+        return self.scaled(self.logit_scale) * similarity[:, 0]

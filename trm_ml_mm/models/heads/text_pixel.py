@@ -38,5 +38,6 @@ class TextPixelHead(MatchingHead):
     def raw_logits(self, joint: CLIPFeatures) -> Tensor:
         locations = F.normalize(as_locations(joint.dense).float(), dim=-1)
         positive, similarity = prompt_similarity(locations, joint.text)
-        weights = torch.softmax(self.attention_scale * positive, 1)
-        return self.logit_scale * (weights * similarity).sum(1)
+        weights = torch.softmax(
+            self.scaled(self.attention_scale) * positive, 1)
+        return self.scaled(self.logit_scale) * (weights * similarity).sum(1)

@@ -108,19 +108,25 @@ class TextRegionMatchingHead(MatchingHead):
         """Logits of both levels, with the features and maps behind them."""
         joint = self.joint_features(feats)
         with full_precision(joint.dense):
-            found = self.region(joint.dense, joint.zero_shot_text)
+            found = self.find_regions(joint)
             query, region = (
                 self.add_bias(self.level_logits(level, joint))
                 for level in (found.query, found.region))
             return MatchingOutput(query, region, found, joint.text)
 
+    def find_regions(self, joint: CLIPFeatures) -> RegionFeatures:
+        """Where each category looks, and what it finds there."""
+        return self.region(joint.dense, joint.zero_shot_text,
+                           self.alignment.unit)
+
     def level_logits(self, features: Tensor, joint: CLIPFeatures) -> Tensor:
         """Match ``(B, C, D)`` features with the text: ``(B, C)``."""
-        return matching_logits(features, joint.text, self.logit_scale)
+        return matching_logits(features, joint.text,
+                               self.scaled(self.logit_scale))
 
     def calibration_logits(self, joint: CLIPFeatures) -> Tensor:
         """Of the region level, which is what CLIP knows at the start."""
-        found = self.region(joint.dense, joint.zero_shot_text)
+        found = self.find_regions(joint)
         return self.level_logits(found.region, joint)
 
     def forward(self, feats: Tuple[Tensor]) -> Tensor:
@@ -141,7 +147,7 @@ class TextRegionMatchingHead(MatchingHead):
              data_samples: List[DataSample]) -> Dict[str, Tensor]:
         """Every loss term under its own name."""
         targets = self.targets(data_samples)
-        self.calibrate_bias(feats)
+        self.calibrate(feats)
         output = self.match(feats)
         with full_precision(output.text):
             return self.losses(output, targets)
@@ -166,7 +172,8 @@ class TextRegionMatchingHead(MatchingHead):
             if self.contrast is not None:
                 losses['loss_contrast'] = self.contrast(
                     output.features.query, targets_with_pseudo == PRESENT,
-                    self.prototypes.visual, output.text[0].detach())
+                    self.prototypes.visual, output.text[0].detach(),
+                    self.alignment.unit)
             unknown = (targets == UNKNOWN).sum().clamp(min=1)
             losses['pseudo_positive'] = (pseudo == PRESENT).sum() / unknown
             losses['pseudo_negative'] = (pseudo == ABSENT).sum() / unknown
@@ -185,7 +192,7 @@ class TextRegionMatchingHead(MatchingHead):
             output.features.query.detach(), output.features.region.detach(),
             output.text[0].detach(),
             self.logits(output, self.score_level).detach(), targets, batch,
-            self.label_statistics.counts)
+            self.label_statistics.counts, self.alignment.unit)
 
 
 def _build(config: Optional[dict], **options):

@@ -1,5 +1,5 @@
 """Multimodal contrastive learning against category prototypes."""
-from typing import Sequence
+from typing import Sequence, Union
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +14,7 @@ from .reduce import normalize_by_global_count
 
 def prototype_contrast(features: Tensor,
                        prototypes: Tensor,
-                       temperature: float = 0.07) -> Tensor:
+                       temperature: Union[float, Tensor] = 0.07) -> Tensor:
     """InfoNCE of each category's feature against all categories' prototypes.
 
     ``-log exp(cos(q_c, P_c) / tau) / sum_k exp(cos(q_c, P_k) / tau)``: the own
@@ -62,7 +62,7 @@ class MultimodalContrastiveLoss(BaseModule):
         self.loss_weight = loss_weight
 
     def forward(self, features: Tensor, positives: Tensor, visual: Tensor,
-                text: Tensor) -> Tensor:
+                text: Tensor, unit: Union[float, Tensor] = 1.) -> Tensor:
         """Scalar loss.
 
         Args:
@@ -71,12 +71,14 @@ class MultimodalContrastiveLoss(BaseModule):
             visual, text: ``(C, D)`` prototypes. A category whose visual
                 prototype is still zero gets no visual term; to the others, it
                 is a prototype that resembles nothing.
+            unit: Of the joint space; multiplies the temperature.
         """
         loss = features.new_zeros(features.shape[:2], dtype=torch.float32)
         for modality in self.modalities:
             prototypes = visual if modality == 'visual' else text
             ready = prototypes.abs().sum(-1) > 0
-            part = prototype_contrast(features, prototypes, self.temperature)
+            part = prototype_contrast(features, prototypes,
+                                      self.temperature * unit)
             loss = loss + part * ready
         weight = positives.float()
         return self.loss_weight * normalize_by_global_count(

@@ -7,10 +7,11 @@ import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from trm_ml_mm.labels import class_names, prompt_name
+from trm_ml_mm.labels import class_names, prompt_name, vocabulary
 from trm_ml_mm.utils.checks import check_not_negative
 from trm_ml_mm.utils.mmengine_private import skip_init
 
+from ..alignment import centred
 from ..towers import FrozenModule, LoadedCLIP, load_clip
 from .prompt_learner import PromptLearner
 
@@ -110,6 +111,8 @@ class PromptedTextEncoder(BaseModule):
         residual: Add ``residual * delta_c`` to class c's normalised feature
             (task residual, arXiv 2211.10277). delta starts at zero, so the
             text moves only as far as labels ask for it. 0: none.
+        align: Subtract the mean text, see :meth:`text_mean`, from the
+            features.
         frozen: Keep the text tower frozen. False: it is learned, and stored in
             checkpoints.
         compile: Run the tower through ``torch.compile``.
@@ -132,6 +135,7 @@ class PromptedTextEncoder(BaseModule):
                  prompt: Optional[dict] = None,
                  prompt_names: Optional[dict] = None,
                  residual: float = 0.,
+                 align: bool = False,
                  frozen: bool = True,
                  compile: bool = False):
         super().__init__()
@@ -155,6 +159,11 @@ class PromptedTextEncoder(BaseModule):
         self.prompt = PromptLearner(clip.model, words, **(prompt or {}))
         self.zero_shot_prompt = PromptLearner(
             clip.model, words, 'a photo of a', learnable=False)
+        self.align = align
+        known = getattr(clip.model, 'known_tokens', None)
+        self.vocabulary = None if not align else PromptLearner(
+            clip.model, vocabulary(scenes=known is not None), 'a photo of a',
+            learnable=False)
         self.residual_scale = residual
         if residual:
             self.residual = nn.Parameter(
@@ -164,7 +173,7 @@ class PromptedTextEncoder(BaseModule):
         self._encode_prompts = (
             torch.compile(encode_prompts) if compile else encode_prompts)
         self.tower = FrozenModule(clip.model) if frozen else clip.model
-        self._cache = self._zero_shot = self._fixed = None
+        self._cache = self._zero_shot = self._fixed = self._mean = None
         # Stored in checkpoints, and compared when one is loaded.
         self.register_buffer('identity', self._identity())
 
@@ -203,13 +212,28 @@ class PromptedTextEncoder(BaseModule):
         knew before any training. A frozen tower computes them once."""
         if self._zero_shot is None or not self.frozen:
             with torch.no_grad(), self._full_precision():
-                features = encode_prompts(self.clip,
-                                          *self.zero_shot_prompt())[0]
-            features = F.normalize(features.float(), dim=-1)
+                features = self._tower_features(self.zero_shot_prompt)[0]
             if not self.frozen:
                 return features
             self._zero_shot = features
         return self._zero_shot
+
+    def text_mean(self) -> Optional[Tensor]:
+        """The mean text, ``(D,)``: of "a photo of a {word}." over a fixed
+        vocabulary, so that it does not depend on the classes. None without
+        ``align``."""
+        if self.vocabulary is None:
+            return None
+        if self._mean is None or not self.frozen:
+            with torch.no_grad(), self._full_precision():
+                features = self._tower_features(self.vocabulary)[0]
+            self._mean = features.mean(0)
+        return self._mean
+
+    def _tower_features(self, prompt: PromptLearner) -> Tensor:
+        """Normalised output of the tower, ``(P, C, D)``."""
+        features = self._encode_prompts(self.clip, *prompt())
+        return F.normalize(features.float(), dim=-1)
 
     def forward(self) -> Tensor:
         """Normalised text features, ``(P, C, D)``."""
@@ -241,8 +265,10 @@ class PromptedTextEncoder(BaseModule):
         return self._encoded()
 
     def _encoded(self) -> Tensor:
-        features = self._encode_prompts(self.clip, *self.prompt())
-        return F.normalize(features.float(), dim=-1)
+        features = self._tower_features(self.prompt)
+        if self.align:
+            features = centred(features, self.text_mean())
+        return features
 
     def _encode(self) -> Tensor:
         features = self._prompt_features()
@@ -255,7 +281,7 @@ class PromptedTextEncoder(BaseModule):
         super()._apply(fn, *args, **kwargs)
         if self.frozen:
             self.clip._apply(fn)
-        self._cache = self._zero_shot = self._fixed = None
+        self._cache = self._zero_shot = self._fixed = self._mean = None
         return self
 
     def init_weights(self):
