@@ -1,5 +1,6 @@
 """Features of the frozen tower: computed once, refused where they do not
 fit, the same losses as without."""
+import json
 import shutil
 
 import numpy as np
@@ -114,10 +115,19 @@ def test_another_setting_is_refused(tmp_path):
         ({'val_dataloader.dataset.pipeline': [PLAIN[0], dict(
             type='RandomFlip', prob=1., direction='horizontal'), PLAIN[1]]},
          'another pipeline'),
+        ({'model.data_preprocessor': dict(mean=[0.] * 3)},
+         'another normalisation'),
         ({'model.backbone.frozen': False}, 'a frozen CLIPPromptBackbone only'),
     ]:
         with pytest.raises(ValueError, match=message):
             use_cache(scenes(**change), tmp_path)
+    old = tmp_path / 'val/meta.json'
+    meta = json.loads(old.read_text())
+    old.write_text(json.dumps({k: v for k, v in meta.items()
+                               if k != 'normalisation'}))
+    with pytest.raises(ValueError, match='another version of trm_ml_mm'):
+        use_cache(scenes(), tmp_path)
+    old.write_text(json.dumps(meta))
     CacheFiller(scenes(), 'train', tmp_path / 'two', views=2).open()
     with pytest.raises(ValueError, match='another number of views'):
         CacheFiller(scenes(), 'train', tmp_path / 'two', views=3).open()

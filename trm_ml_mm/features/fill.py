@@ -36,6 +36,9 @@ def resolve_dataset_config(cfg: Config, split: str) -> dict:
     Raises:
         ValueError: If it is not a single data set with its own pipeline.
     """
+    if not cfg.get(f'{split}_dataloader'):
+        raise ValueError(f'The config has no {split}_dataloader, which the '
+                         'feature cache needs.')
     *_, dataset = wrapped_datasets(cfg, split)
     if 'pipeline' not in dataset:
         raise ValueError(
@@ -78,11 +81,11 @@ def build_tower(cfg: Config) -> CLIPPromptBackbone:
     return tower.eval()
 
 
-def build_preprocessor(cfg: Config, tower: CLIPPromptBackbone):
-    """What normalises the images: the config's options, else the tower's."""
-    options = (cfg.get('data_preprocessor')
-               or cfg.model.get('data_preprocessor') or {})
-    return MODELS.build(dict(
+def normalisation(cfg: Config, tower: CLIPPromptBackbone) -> dict:
+    """How images are normalised: the config's options, else the tower's."""
+    options = (cfg.model.get('data_preprocessor')
+               or cfg.get('data_preprocessor') or {})
+    return plain_types(dict(
         dict(mean=tower.mean, std=tower.std, to_rgb=True), **options,
         type='ClsDataPreprocessor'))
 
@@ -144,7 +147,7 @@ class CacheFiller:
         self.tower = build_tower(cfg) if tower is None else tower
         self.device = torch.device(
             'cuda' if torch.cuda.is_available() else 'cpu')
-        self.preprocess = build_preprocessor(cfg, self.tower)
+        self.preprocess = MODELS.build(normalisation(cfg, self.tower))
         for module in (self.tower, self.preprocess):
             module.to(self.device)
         augmented = split == 'train' and views > 0
@@ -156,6 +159,7 @@ class CacheFiller:
         self.folder = Path(out, split)
         self.meta = CacheMeta(
             tower=tower_name(self.tower),
+            normalisation=normalisation(cfg, self.tower),
             pipeline=pipeline,
             files=files_of(self.dataset),
             views=max(views, 1) if split == 'train' else 1,

@@ -25,6 +25,7 @@ class CacheMeta(NamedTuple):
     the cache."""
 
     tower: str  # fingerprint of the frozen tower
+    normalisation: dict  # of the images: mean, std, order of channels
     pipeline: list  # the transforms before it, as configs
     files: str  # fingerprint of the images
     views: int  # K
@@ -73,8 +74,13 @@ class FeatureCache:
         advice = 'make it with tools/cache_features.py'
         content = read_json(self.folder / 'meta.json', 'feature cache',
                             advice=advice)
-        content['grid'] = tuple(content['grid'])
-        self.meta = CacheMeta(**content)
+        try:
+            self.meta = CacheMeta(**dict(content, grid=tuple(content['grid'])))
+        except (TypeError, KeyError) as error:
+            raise ValueError(
+                f'{self.folder} is a feature cache of another version of '
+                'trm_ml_mm, or damaged: delete it and make it again with '
+                'tools/cache_features.py.') from error
         mode = 'r+' if write else 'r'
         try:
             self.features = np.load(
@@ -123,6 +129,7 @@ class FeatureCache:
         """
         what = dict(
             tower='another frozen tower (weights, architecture or size)',
+            normalisation='another normalisation of the images',
             pipeline='another pipeline',
             files='other images (their list, or a file\'s size, changed)',
             views='another number of views',

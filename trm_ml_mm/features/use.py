@@ -16,6 +16,7 @@ from .fill import (
     cached_pipeline,
     cached_test_split,
     files_of,
+    normalisation,
     resolve_dataset_config,
     tower_name,
 )
@@ -40,7 +41,8 @@ def use_cache(cfg: Config,
             images, or are incomplete.
         FileNotFoundError: If a split has none.
     """
-    tower = tower_name(build_tower(cfg))
+    tower = build_tower(cfg)
+    own_normalisation = normalisation(cfg, tower)
     own = {split: cached_pipeline(cfg, split, True) for split in splits
            if cfg.get(f'{split}_dataloader') is not None}
     unaugmented = cached_pipeline(cfg, 'train', False) if 'val' in own else []
@@ -55,7 +57,8 @@ def use_cache(cfg: Config,
         dataset = DATASETS.build(dict(options, pipeline=[]))
         dataset.full_init()
         cache.check(cache.meta._replace(
-            tower=tower, pipeline=pipeline, files=files_of(dataset)))
+            tower=tower_name(tower), normalisation=own_normalisation,
+            pipeline=pipeline, files=files_of(dataset)))
         cache.check_complete()
     for split, options in datasets.items():
         options.pipeline = [
