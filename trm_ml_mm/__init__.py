@@ -1,12 +1,11 @@
 """TRM-ML: text-region matching for multi-label images with missing labels."""
+from importlib.util import find_spec
+
 from .version import __version__
 
-try:
-    import mmcv  # noqa: F401
-except ImportError as error:
+if find_spec('mmcv') is None:
     raise ImportError(
         'trm_ml_mm needs mmcv, and neither mmcv nor mmcv-lite is installed: '
-        'run `pip install "trm_ml_mm[lite]"`, or install the full mmcv.'
-    ) from error
+        'run `pip install "trm_ml_mm[lite]"`, or install the full mmcv.')
 
 __all__ = ['__version__']

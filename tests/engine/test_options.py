@@ -61,15 +61,20 @@ def test_schedules_counted_in_epochs_stay_whole(tmp_path):
     config = tmp_path / 'c.py'
     config.write_text(f'''
 _base_ = [{COCO!r}]
-param_scheduler = [dict(_delete_=True, type='MultiStepLR', milestones=[3])]
+param_scheduler = [dict(type='LinearLR', begin=0, end=5),
+                   dict(type='CosineAnnealingLR', T_max=5, begin=5, end=10)]
 epochs = 3
 ''')
-    config.write_text(config.read_text().replace(
-        "dict(_delete_=True, type='MultiStepLR', milestones=[3])",
-        "dict(type='LinearLR', begin=0, end=5), "
-        "dict(type='CosineAnnealingLR', T_max=5, begin=5, end=10)"))
     first, second = load_config(str(config)).param_scheduler
     assert (first.end, second.begin, second.T_max, second.end) == (2, 2, 2, 3)
+    config.write_text(f'''
+_base_ = [{COCO!r}]
+param_scheduler = [dict(type='MultiStepLR', milestones=[6, 9]),
+                   dict(type='StepLR', step_size=3)]
+epochs = 20
+''')
+    steps, step = load_config(str(config)).param_scheduler
+    assert steps.milestones == [12, 18] and step.step_size == 6
 
 
 def test_image_size_reaches_pipelines_model_and_cache(tmp_path, tiny_clip):
@@ -152,6 +157,10 @@ def test_data_root_moves_what_lies_in_it(tmp_path):
     a, b, c = cfg.train_dataloader.dataset.datasets
     assert (a.data_root, b.data_root) == ('/new/', '/new/voc')
     assert 'data_root' not in c
+    child = tmp_path / 'child.py'
+    child.write_text(f'_base_ = [{str(config)!r}]\ndata_root = "/child/"')
+    a, b, _ = load_config(str(child)).train_dataloader.dataset.datasets
+    assert (a.data_root, b.data_root) == ('/child/', '/child/voc')
     # A variable that the config has used changes nothing.
     a, b, _ = load_config(str(config)).train_dataloader.dataset.datasets
     assert (a.data_root, b.data_root) == ('data', 'data/voc/')
@@ -218,6 +227,9 @@ def test_other_options_without_effect_say_why(option, message):
     {'visualizer.vis_backends': [dict(type='LocalVisBackend')]},
     {'model.train_cfg': None},
     {'val_evaluator.1.topk': 5},
+    # Parameters of the new type count, not those of the old one.
+    {'optim_wrapper.optimizer.type': 'SGD',
+     'optim_wrapper.optimizer.momentum': .9},
 ])
 def test_entries_that_something_uses_are_accepted(options):
     coco(**options)
@@ -242,9 +254,13 @@ def test_values_that_make_no_sense_are_refused(options, message):
 
 def test_words_keep_their_spaces():
     options = parse_options(['a.b=a photo of a', "c='two words'", 'd=5e-4',
-                             'e=[1, 2]', 'f=None', 'g=(x y, z)'])
+                             'e=[1, 2]', 'f=None', 'g=(x y, z)',
+                             'h=/my photos (2)/a', 'i=[(1, 2), [a, b c]]',
+                             'j=1,2'])
     assert options == {'a.b': 'a photo of a', 'c': 'two words', 'd': 5e-4,
-                       'e': [1, 2], 'f': None, 'g': ('xy', 'z')}
+                       'e': [1, 2], 'f': None, 'g': ('x y', 'z'),
+                       'h': '/my photos (2)/a', 'i': [(1, 2), ['a', 'b c']],
+                       'j': [1, 2]}
 
 
 # MMEngine's own Runner

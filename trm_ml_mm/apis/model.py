@@ -34,9 +34,11 @@ def load_model(checkpoint: str,
         ValueError: If the checkpoint is damaged, or belongs to another model,
             CLIP or class list.
     """
-    state = read_checkpoint(checkpoint)['state_dict']
+    saved = read_checkpoint(checkpoint)
+    state = saved['state_dict']
     cfg = load_config(config, options)
-    fill_classes(cfg, 'test')
+    trained = (saved.get('meta') or {}).get('dataset_meta') or {}
+    fill_classes(cfg, 'test', trained.get('classes'))
     if cfg.get('data_preprocessor'):
         cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
     model = MODELS.build(cfg.model)

@@ -1,6 +1,6 @@
 """From a config file and options to the config of a run."""
 import os
-from typing import Optional
+from typing import Optional, Sequence
 
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
@@ -28,7 +28,8 @@ def load_config(config: str, options: Optional[dict] = None) -> Config:
         ValueError: If an option changes nothing, or a value makes no sense.
     """
     if not os.path.isfile(config):
-        raise FileNotFoundError(f'{config} does not exist.')
+        raise FileNotFoundError(f'The config {config} does not exist: give '
+                                'the path of a config file.')
     cfg = Config.fromfile(config)
     init_default_scope(cfg.get('default_scope', 'mmpretrain'))
     options = options or {}
@@ -60,7 +61,8 @@ def work_dir_of(cfg: Config, config: str) -> str:
     return os.path.join(WORK_DIRS, name)
 
 
-def fill_classes(cfg: Config, split: str = 'train') -> None:
+def fill_classes(cfg: Config, split: str = 'train',
+                 names: Optional[Sequence[str]] = None) -> None:
     """Put the class names of the data set where the model says
     ``classes='dataset'``, and their number where it says
     ``num_classes='dataset'``.
@@ -69,6 +71,7 @@ def fill_classes(cfg: Config, split: str = 'train') -> None:
         cfg: Changed in place.
         split: Whose data set: 'train', 'val' or 'test'. If the config does not
             have it, another one serves.
+        names: Class names, if they are known already; no data set is read.
 
     Raises:
         ValueError: If the config has no data set.
@@ -79,6 +82,13 @@ def fill_classes(cfg: Config, split: str = 'train') -> None:
     ]
     if not open_entries:
         return
+    if names is None:
+        names = _names_of_dataset(cfg, split)
+    for options, key in open_entries:
+        options[key] = list(names) if key == 'classes' else len(names)
+
+
+def _names_of_dataset(cfg: Config, split: str) -> Sequence[str]:
     found = [inner for s in (split, *SPLITS)
              for inner in wrapped_datasets(cfg, s)
              if 'dataset' not in inner and 'datasets' not in inner]
@@ -88,6 +98,4 @@ def fill_classes(cfg: Config, split: str = 'train') -> None:
     dataset = DATASETS.build(dict(found[0], lazy_init=True))
     if 'classes' not in dataset.metainfo:  # they are in the label file
         dataset.full_init()
-    names = list(dataset.metainfo['classes'])
-    for options, key in open_entries:
-        options[key] = names if key == 'classes' else len(names)
+    return dataset.metainfo['classes']

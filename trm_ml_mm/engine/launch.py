@@ -45,7 +45,8 @@ def build_runner(config: str,
     """
     for path in (checkpoint, None if resume == 'auto' else resume):
         if path is not None and not os.path.isfile(path):
-            raise FileNotFoundError(f'{path} does not exist.')
+            raise FileNotFoundError(f'The checkpoint {path} does not exist: '
+                                    'give the path of a .pth file.')
     cfg = load_config(config, options)
     train = train and checkpoint is None
     fill_classes(cfg, 'train' if train else 'test')

@@ -27,10 +27,10 @@ def parameters(*components) -> Set[str]:
 
 
 # Top level: what the Runner, or this package's launcher, reads.
-TOP_LEVEL = parameters(Runner.__init__) - {'cfg'} | {
-    'activation_checkpointing', 'compile', 'custom_imports', 'default_scope',
+TOP_LEVEL = parameters(Runner.__init__) - {'cfg', 'launcher'} | {
+    'activation_checkpointing', 'compile', 'default_scope',
     'efficient_conv_bn_eval', 'feature_cache', 'find_unused_parameters',
-    'model_wrapper_cfg', 'runner_type', 'sync_bn'} | set(SHORTHANDS)
+    'model_wrapper_cfg', 'sync_bn'} | set(SHORTHANDS)
 # Dicts without a type of their own, by the last name of their path.
 UNTYPED = {
     'train_cfg': parameters(EpochBasedTrainLoop, IterBasedTrainLoop)
@@ -40,8 +40,6 @@ UNTYPED = {
     'randomness': {'seed', 'deterministic', 'diff_rank_seed'},
     'env_cfg': {'cudnn_benchmark', 'dist_cfg', 'mp_cfg', 'resource_limit'},
     'mp_cfg': {'mp_start_method', 'opencv_num_threads'},
-    'default_hooks': {'runtime_info', 'timer', 'sampler_seed', 'logger',
-                      'param_scheduler', 'checkpoint', 'visualization'},
     'region': parameters(CategoryRegions) - {'num_classes', 'dim'},
     'prompt': parameters(PromptLearner) - {'clip', 'names'},
     'text': parameters(PromptedTextEncoder) - {'clip'},
@@ -67,6 +65,9 @@ def check_options(cfg: Config, options: dict) -> None:
         ValueError: Names the option and the nearest name that is used.
     """
     entries = cfg.to_dict()
+    for option, value in options.items():  # a new type has other parameters
+        if option.endswith('.type'):
+            _set_type(entries, option.split('.')[:-1], value)
     for option in options:
         _check_option(entries, option)
 
@@ -92,6 +93,16 @@ def check_values(cfg: Config) -> None:
             what = 'integer' if kind is Integral else 'number'
             raise ValueError(f'{path} must be a positive {what}, got '
                              f'{value!r}.')
+
+
+def _set_type(node, path: List[str], value) -> None:
+    for name in path:
+        if isinstance(node, list) and name.isdigit() and int(name) < len(node):
+            node = node[int(name)]
+        else:
+            node = node.get(name) if isinstance(node, dict) else None
+    if isinstance(node, dict):
+        node['type'] = value
 
 
 def _check_option(cfg: dict, option: str) -> None:

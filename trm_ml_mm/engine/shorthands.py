@@ -13,6 +13,9 @@ from mmengine.config import Config
 from trm_ml_mm.models.towers import joint_width
 from trm_ml_mm.utils.configs import SPLITS, nested_dicts, wrapped_datasets
 
+# Entries of schedulers that count epochs.
+_EPOCH_KEYS = ('begin', 'end', 'T_max', 'milestones', 'step_size', 'periods',
+               'total_steps')
 # Entries that hold the side of an image, in transforms, data sets, backbones.
 _SIZE_KEYS = ('scale', 'crop_size', 'size', 'image_size', 'img_size')
 
@@ -40,13 +43,20 @@ def set_epochs(cfg: Config, epochs: int) -> None:
                       schedulers):
         if not scheduler.get('by_epoch', True):
             continue
-        for key in ('begin', 'end', 'T_max'):
-            if scheduler.get(key):
-                value = scheduler[key] * ratio
-                # Only schedulers counted in iterations take parts of an epoch.
-                whole = value == int(value) or not scheduler.get(
-                    'convert_to_iter_based')
-                scheduler[key] = max(1, round(value)) if whole else value
+        # Only schedulers counted in iterations take parts of an epoch.
+        parts = scheduler.get('convert_to_iter_based')
+        for key in _EPOCH_KEYS:
+            value = scheduler.get(key)
+            if isinstance(value, (list, tuple)):
+                scheduler[key] = [_stretched(v, ratio, parts) for v in value]
+            elif value:
+                scheduler[key] = _stretched(value, ratio, parts)
+
+
+def _stretched(value: float, ratio: float, parts: bool) -> float:
+    """A number of epochs times the ratio; whole unless parts are allowed."""
+    value = value * ratio
+    return value if parts and value != int(value) else max(1, round(value))
 
 
 def set_lr(cfg: Config, lr: float) -> None:
@@ -76,7 +86,8 @@ def set_image_size(cfg: Config, size: int) -> None:
     backbone = cfg.model.backbone
     parts = [cfg.model, *(cfg.get(f'{split}_dataloader') or {}
                            for split in SPLITS)]
-    old = backbone.get('image_size') or backbone.get('img_size')
+    old = backbone.get('image_size') or backbone.get('img_size') or (
+        448 if backbone.type.endswith('CLIPPromptBackbone') else None)
     if old is None:  # a backbone that takes any size
         old = next((d['scale'] if isinstance(d['scale'], int) else
                     d['scale'][0] for part in reversed(parts)
@@ -84,12 +95,15 @@ def set_image_size(cfg: Config, size: int) -> None:
     if old is None:
         raise ValueError('image_size does not know the present size of this '
                          'config: set the sizes in its pipelines instead.')
+    if backbone.type.endswith('CLIPPromptBackbone'):
+        backbone.image_size = size
     for part in parts:
         for options in nested_dicts(part):
             for key in _SIZE_KEYS:
                 value = options.get(key)
-                if value == old and not isinstance(value, bool):
-                    options[key] = size
+                if isinstance(value, Integral) and value >= old:
+                    # Larger ones, such as before a crop, keep their ratio.
+                    options[key] = round(value * size / old)
                 elif isinstance(value, (tuple, list)) and list(value) == [
                         old, old]:
                     options[key] = (size, size)
@@ -168,6 +182,8 @@ def set_scene_set(cfg: Config, scene_set: int) -> None:
         raise ValueError('scene_set must be an integer of at least 0, got '
                          f'{scene_set!r}.')
     for split in SPLITS:
+        if not cfg.get(f'{split}_dataloader'):
+            continue
         *_, dataset = wrapped_datasets(cfg, split)
         if not dataset.type.endswith('Scenes'):
             raise ValueError('scene_set chooses a set of the built-in scenes, '
@@ -190,7 +206,8 @@ SHORTHANDS: Dict[str, Callable] = dict(
 def apply_shorthands(cfg: Config, options: dict) -> None:
     """Apply the shorthands at the top level of a config, then those among
     ``options``; change ``cfg`` in place."""
-    named = {key: cfg[key] for key in SHORTHANDS if key in cfg}
+    named = {key: cfg[key] for key in SHORTHANDS
+             if key in cfg and key not in options}
     root = named.pop('data_root', None)
     if root is not None and not any(
             _is_inside(d['data_root'], root) for d in _with_data_root(cfg)):

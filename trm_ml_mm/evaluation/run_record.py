@@ -47,11 +47,17 @@ class RunRecord(NamedTuple):
 
 def write_record(folder: Union[str, Path], record: RunRecord) -> None:
     """Write ``test_results.json`` into a work dir. NaN becomes null."""
-    rows = [dict(row._asdict(), metrics={
-        name: None if value != value else value
-        for name, value in row.metrics.items()}) for row in record.rows]
-    content = dict(format=FORMAT, **dict(record._asdict(), rows=rows))
+    rows = [dict(row._asdict(), metrics=_without_nan(row.metrics))
+            for row in record.rows]
+    content = dict(format=FORMAT, **dict(
+        record._asdict(), rows=rows,
+        validation=_without_nan(record.validation)))
     write_text(Path(folder, FILE), json.dumps(content, indent=1) + '\n')
+
+
+def _without_nan(metrics: Dict[str, float]) -> Dict[str, Optional[float]]:
+    return {name: None if value != value else value
+            for name, value in metrics.items()}
 
 
 def read_record(folder: Union[str, Path]) -> Optional[RunRecord]:

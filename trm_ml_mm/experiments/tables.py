@@ -123,7 +123,7 @@ def save_tables(rows: Sequence[dict], out: Union[str, Path]) -> str:
     out.mkdir(parents=True, exist_ok=True)
     write_text(out / 'rows.json', json.dumps(rows, indent=1) + '\n')
     with atomic_write(out / 'rows.csv') as fresh:
-        pandas.DataFrame(rows).to_csv(fresh, index=False)
+        pandas.DataFrame(rows).convert_dtypes().to_csv(fresh, index=False)
     text = '\n'.join(
         f'{metric}, last epoch, test set (percent)\n\n'
         f'{markdown(table(rows, metric))}'

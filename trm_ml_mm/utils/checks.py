@@ -15,6 +15,19 @@ def check_not_negative(**options) -> None:
                              f'{value!r}.')
 
 
+def check_positive(**options) -> None:
+    """Refuse sizes and temperatures of 0 or less.
+
+    Raises:
+        ValueError: Names the first option that is not a positive number.
+    """
+    for name, value in options.items():
+        if not isinstance(value, Real) or isinstance(value, bool) or (
+                not 0 < value < float('inf')):
+            raise ValueError(f'{name} must be a positive number, got '
+                             f'{value!r}.')
+
+
 def check_ratio(**options) -> None:
     """Refuse ratios outside [0, 1].
 

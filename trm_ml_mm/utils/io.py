@@ -1,7 +1,7 @@
 """Read and write small files: every error names the file and what to do."""
 import json
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Iterator, List, Tuple, Union
 
@@ -102,11 +102,13 @@ def write_text(path: Union[str, Path], text: str) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the rename itself survive a power cut (POSIX only)."""
+    """Make the rename itself survive a power cut, where the file system can
+    (some network file systems cannot)."""
     if os.name != 'posix':
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        with suppress(OSError):
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)

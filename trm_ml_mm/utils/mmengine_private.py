@@ -1,7 +1,7 @@
 """Every private name of MMEngine that this package uses.
 
 A new version of MMEngine may rename them: this file is the one to check.
-(Two overridden methods keep their names where they are overridden:
+(Three overridden methods keep their names where they are overridden:
 ``MultiLabelClsHead._get_predictions`` of MMPretrain and
 ``Module._load_from_state_dict`` and ``_apply`` of PyTorch.)
 """
@@ -16,9 +16,21 @@ class OptionAction(DictAction):
 
     @staticmethod
     def _parse_iterable(val: str):
-        if any(mark in val for mark in ',[]()'):
-            return DictAction._parse_iterable(val)
-        return DictAction._parse_int_float_bool(val.strip('\'"'))
+        val = val.strip().strip('\'"')
+        ends = val[:1] + val[-1:]
+        if ends not in ('()', '[]') and ',' not in val:
+            return DictAction._parse_int_float_bool(val)
+        inner = val[1:-1] if ends in ('()', '[]') else val
+        parts, depth = [''], 0
+        for character in inner:
+            depth += (character in '([') - (character in ')]')
+            if character == ',' and depth == 0:
+                parts.append('')
+            else:
+                parts[-1] += character
+        values = [OptionAction._parse_iterable(part) for part in parts
+                  if part.strip()]
+        return tuple(values) if ends == '()' else values
 
 
 def built_loop(runner, split: str):

@@ -1,13 +1,13 @@
 # MS-COCO 2014 as the official download leaves it.
 _base_ = 'clip448.py'
 
-data_root = 'data/coco/'
+_root = 'data/coco/'
 
 train_dataloader = dict(
     dataset=dict(
         dataset=dict(
             type='trm_ml_mm.CocoMultiLabel',
-            data_root=data_root,
+            data_root=_root,
             images='all',
             ann_file='annotations/instances_train2014.json',
             data_prefix='train2014',
@@ -15,7 +15,7 @@ train_dataloader = dict(
 val_dataloader = dict(
     dataset=dict(
         type='trm_ml_mm.CocoMultiLabel',
-        data_root=data_root,
+        data_root=_root,
         images='all',
         ann_file='annotations/instances_val2014.json',
         data_prefix='val2014',

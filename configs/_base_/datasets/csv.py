@@ -2,21 +2,21 @@
 # unknown). No further labels are hidden.
 _base_ = 'clip448.py'
 
-data_root = 'data/own/'
+_root = 'data/own/'
 
 train_dataloader = dict(
     dataset=dict(
         known='all',
         dataset=dict(
             type='trm_ml_mm.CSVMultiLabel',
-            data_root=data_root,
+            data_root=_root,
             data_prefix='images',
             ann_file='train.csv',
         )))
 val_dataloader = dict(
     dataset=dict(
         type='trm_ml_mm.CSVMultiLabel',
-        data_root=data_root,
+        data_root=_root,
         data_prefix='images',
         ann_file='val.csv',
     ))

@@ -2,20 +2,20 @@
 # give another pair of list files.
 _base_ = 'clip448.py'
 
-data_root = 'data/nuswide/'
+_root = 'data/nuswide/'
 
 train_dataloader = dict(
     dataset=dict(
         dataset=dict(
             type='trm_ml_mm.NUSWide',
-            data_root=data_root,
+            data_root=_root,
             images='all',
             ann_file='ImageList/TrainImagelist.txt',
         )))
 val_dataloader = dict(
     dataset=dict(
         type='trm_ml_mm.NUSWide',
-        data_root=data_root,
+        data_root=_root,
         images='all',
         ann_file='ImageList/TestImagelist.txt',
     ))

@@ -2,10 +2,10 @@
 # public).
 _base_ = 'voc2007.py'
 
-data_root = 'data/VOCdevkit/VOC2012/'
+_root = 'data/VOCdevkit/VOC2012/'
 
-_train = dict(data_root=data_root, ann_file='ImageSets/Main/train.txt')
-_val = dict(data_root=data_root, ann_file='ImageSets/Main/val.txt')
+_train = dict(data_root=_root, ann_file='ImageSets/Main/train.txt')
+_val = dict(data_root=_root, ann_file='ImageSets/Main/val.txt')
 train_dataloader = dict(dataset=dict(dataset=_train))
 val_dataloader = dict(dataset=_val)
 test_dataloader = dict(dataset=_val)

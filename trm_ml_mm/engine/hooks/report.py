@@ -4,7 +4,7 @@ import os
 import re
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Dict, Iterator, List, Optional, Tuple
+from typing import Collection, Dict, Iterator, List, Optional, Tuple
 
 import torch
 from mmengine.dist import broadcast_object_list
@@ -256,7 +256,7 @@ def averaged(runner) -> Iterator[None]:
 
 @torch.no_grad()
 def evaluate(model, loader, evaluator: Evaluator,
-             zero_shot: Iterator[Tuple[ZeroShotHead, MultiLabelAP]] = ()
+             zero_shot: Collection[Tuple[ZeroShotHead, MultiLabelAP]] = ()
              ) -> dict:
     """Metrics of the model over a loader.
 
