@@ -62,7 +62,8 @@ class Step(torch.nn.Module):
     def forward(self, dense, targets):
         from trm_ml_mm.models import CLIPFeatures
         text = torch.nn.functional.normalize(self.text, dim=-1)
-        feats = CLIPFeatures(text, text[0].detach(), None, None, dense)
+        feats = CLIPFeatures(text, text[0].detach(), text.new_zeros(16), None,
+                             dense)  # with text_mean: aligned
         self.head.calibrate(feats)
         losses = self.head.losses(self.head.match(feats), targets)
         return sum(v for k, v in losses.items() if 'loss' in k)

@@ -1,14 +1,16 @@
 """Measure how a config's CLIP sees its data:
 python tools/inspect_tower.py CONFIG"""
 import argparse
+import sys
 
 from trm_ml_mm.cli.arguments import add_config, parse
 
-# Published for OpenAI's CLIP: logit scale (open_clip issue 541), images against
-# right and wrong texts (CLIP issue 405, ViT-B/32), two unrelated texts (CLIP
-# issue 148).
-PUBLISHED = {'logit scale': '100', 'text, two classes': 'at least 0.60',
-             'image, right text': '0.25', 'image, wrong text': '0.19 to 0.22'}
+# Reported for OpenAI's CLIP: value and where.
+PUBLISHED = {
+    'logit scale': ('100', 'open_clip issue 541'),
+    'text, two classes': ('at least 0.60', 'CLIP issue 148'),
+    'image, right text': ('0.25', 'CLIP issue 405, ViT-B/32'),
+    'image, wrong text': ('0.19 to 0.22', 'CLIP issue 405, ViT-B/32')}
 
 
 def parse_args():
@@ -27,59 +29,80 @@ def parse_args():
 
 def main():
     args = parse_args()
-    import torch
-    from mmengine.dataset import pseudo_collate
-    from mmpretrain.registry import MODELS
     from rich.console import Console
     from rich.table import Table
 
-    from trm_ml_mm.engine import build_dataset, fill_classes, load_config
     from trm_ml_mm.evaluation import average_precision, mean_over_classes
     from trm_ml_mm.labels import UNKNOWN
-    from trm_ml_mm.models.geometry import joined, measure_geometry
-    cfg = load_config(args.config, args.cfg_options)
-    fill_classes(cfg, args.split)
-    cfg.model.backbone.pooled = True
-    region = cfg.model.head.get('region') or {}
-    attention = region.get('attention_scale', 40.)
-    device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    model = MODELS.build(cfg.model).eval().to(device)
-    dataset = build_dataset(cfg, args.split)
-    scale = model.backbone.text.clip.logit_scale.exp().item()
-    parts = []
-    with torch.no_grad():
-        count = min(args.images, len(dataset))
-        for start in range(0, count, args.batch_size):
-            batch = pseudo_collate([dataset[i] for i in range(
-                start, min(start + args.batch_size, count))])
-            data = model.data_preprocessor(batch)
-            feats = model.backbone(data['inputs'])
-            targets = torch.stack([s.gt_score for s in data['data_samples']])
-            geometry = measure_geometry(feats, targets, attention)
-            parts.append(type(geometry)(*(v.cpu() for v in geometry)))
-    geometry = joined(parts)
-    rows = {'logit scale': scale, **geometry.summary()}
-    table = Table(title=f'{model.backbone.arch}, {count} images, split '
-                  f'{args.split}')
-    table.add_column('cosines')
+    model, aligned, geometry, locations = measure(args)
+    rows = dict({'logit scale': model.backbone.text.clip.logit_scale.exp(
+        ).item()}, **geometry.summary())
+    table = Table(title=f'{model.backbone.arch}, {len(geometry.targets)} '
+                  f'images, split {args.split}')
+    table.add_column('measure')
     table.add_column('here', justify='right')
-    table.add_column('published for OpenAI\'s CLIP', justify='right')
+    table.add_column('OpenAI\'s CLIP, as reported')
     for name, value in rows.items():
-        table.add_row(name, f'{value:.3f}', PUBLISHED.get(name, ''))
-    known = geometry.targets != UNKNOWN
+        table.add_row(name, f'{value:.3f}', ' ('.join(PUBLISHED[name]) + ')'
+                      if name in PUBLISHED else '')
     for level, scores in (('global', geometry.image),
                           ('dense', geometry.best)):
         value = 100 * mean_over_classes(
             average_precision(scores, geometry.targets)).item()
-        table.add_row(f'zero-shot mAP, {level}', f'{value:.2f}', '')
-    console = Console(width=78)
+        table.add_row(f'zero-shot mAP, {level}', f'{value:.2f}')
+    console = Console(width=90)
     console.print(table)
     console.print(
-        f'{int(known.sum())} known labels. Locations attended: by a category '
-        'at the start of training, out of '
-        f'{feats.dense.shape[-2] * feats.dense.shape[-1]}.')
-    for text in warnings_of(rows, cfg.model.backbone.get('align')):
+        f'{int((geometry.targets != UNKNOWN).sum())} known labels. Locations '
+        'attended: by a category at the start of training, out of '
+        f'{locations}.', soft_wrap=True)
+    for text in warnings_of(rows, aligned):
         console.print(f'Warning: {text}', soft_wrap=True, markup=False)
+
+
+def measure(args):
+    """The model, whether its config aligns the joint space, the geometry of
+    the images, and the number of locations.
+
+    Images are spread evenly over the split: many lists are sorted by class.
+    """
+    import torch
+    from mmengine.dataset import pseudo_collate
+    from mmpretrain.registry import MODELS
+
+    from trm_ml_mm.engine import build_dataset, fill_classes, load_config
+    from trm_ml_mm.models import CLIPPromptBackbone
+    from trm_ml_mm.models.geometry import joined, measure_geometry
+    from trm_ml_mm.models.heads import targets_of
+    cfg = load_config(args.config, args.cfg_options)
+    if not issubclass(MODELS.get(cfg.model.backbone.type), CLIPPromptBackbone):
+        sys.exit(f'{args.config} has the backbone {cfg.model.backbone.type}, '
+                 'which has no joint space with text: give a config with '
+                 'CLIPPromptBackbone.')
+    fill_classes(cfg, args.split)
+    if cfg.get('data_preprocessor'):
+        cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
+    aligned = bool(cfg.model.backbone.get('align'))
+    cfg.model.backbone.update(pooled=True, align=True)
+    model = MODELS.build(cfg.model).eval().to(
+        'cuda' if torch.cuda.is_available() else 'cpu')
+    region = cfg.model.head.get('region') or {}
+    dataset = build_dataset(cfg, args.split)
+    count = min(args.images, len(dataset))
+    chosen = [i * len(dataset) // count for i in range(count)]
+    parts = []
+    with torch.no_grad():
+        for start in range(0, count, args.batch_size):
+            batch = pseudo_collate([
+                dataset[i] for i in chosen[start:start + args.batch_size]])
+            data = model.data_preprocessor(batch)
+            feats = model.backbone(data['inputs'])
+            targets = targets_of(data['data_samples'],
+                                 len(feats.zero_shot_text))
+            part = measure_geometry(feats, targets, region.get(
+                'attention_scale', 40.), aligned)
+            parts.append(type(part)(*(v.cpu() for v in part)))
+    return model, aligned, joined(parts), feats.dense.shape[-2:].numel()
 
 
 def warnings_of(rows, aligned):

@@ -154,3 +154,36 @@ def test_one_switch_aligns_a_whole_model():
     flat = flat._replace(dense=flat.dense[..., :1, :1].expand(1, 128, 6, 6))
     model.head.calibrate(flat)
     assert model.head.match(flat).query_logits.isfinite().all()
+
+
+def test_measuring_is_in_full_precision():
+    """Under autocast too; the bfloat16 of a tower is all that differs."""
+    units = []
+    for enabled in (False, True):
+        head = MODELS.build(dict(type='trm_ml_mm.TextPixelHead',
+                                 num_classes=4, dim=10, loss=LOSS)).train()
+        with torch.autocast('cpu', torch.bfloat16, enabled=enabled):
+            head.calibrate(in_cones(features(), 1 / 12, .6))
+        units.append(head.alignment.unit)
+    assert torch.equal(*units)
+
+
+def test_a_head_is_used_as_it_was_trained():
+    feats = in_cones(features(), 1., 1.)
+    plain = feats._replace(text_mean=None)
+
+    def trained(feats):
+        head = MODELS.build(dict(type='trm_ml_mm.TextPixelHead',
+                                 num_classes=4, dim=10, loss=LOSS)).train()
+        head.calibrate(feats)
+        twin = MODELS.build(dict(type='trm_ml_mm.TextPixelHead',
+                                 num_classes=4, dim=10, loss=LOSS)).eval()
+        twin.load_state_dict(head.state_dict())
+        return twin
+
+    trained(feats)(feats)
+    trained(plain)(plain)
+    with pytest.raises(ValueError, match='set model.backbone.align=True'):
+        trained(feats)(plain)
+    with pytest.raises(ValueError, match='set model.backbone.align=False'):
+        trained(plain)(feats)

@@ -9,6 +9,7 @@ from tests_support import ROOT, small_backbones
 from trm_ml_mm.datasets import PartialLabelDataset
 from trm_ml_mm.engine import load_config
 from trm_ml_mm.models import CategoryRelations
+from trm_ml_mm.models.heads import targets_of
 
 CONFIG = load_config(str(ROOT / 'configs/trm_ml_scenes.py'))
 CONFIG.model.head.prototypes.warmup_images = 6000
@@ -215,7 +216,7 @@ def test_an_assumed_label_weighs_as_much_as_a_known_one():
     targets[:, 7] = -1
     logits = torch.zeros(4, 30, requires_grad=True)
     head.label_statistics.update(targets)
-    losses = head.supervision(logits, targets)
+    losses = head.supervision(logits, targets, head.label_statistics.counts)
     known, = torch.autograd.grad(losses['loss_cls'], logits)
     assumed, = torch.autograd.grad(losses['loss_assumed'], logits)
     assert assumed[0, 7].item() == pytest.approx(known[0, 6].item(), rel=.05)
@@ -292,8 +293,7 @@ def test_classes_of_head_and_backbone_must_agree():
 
 
 def test_a_list_of_labels_counts_each_once():
-    head, _ = scene_head()
-    targets = head.targets([DataSample().set_gt_label([3, 3, 5])])
+    targets = targets_of([DataSample().set_gt_label([3, 3, 5])], 6)
     assert targets.sum() == 2 and targets[0, 3] == targets[0, 5] == 1
 
 

@@ -1,5 +1,6 @@
 """The command line tools that look at data, as a user calls them."""
 import os
+import re
 import subprocess
 import sys
 
@@ -80,3 +81,27 @@ def test_inspect_data_of_the_built_in_set(tmp_path, split):
                f'{split}_dataloader.dataset{inner}.num_images=20')
     assert 'unreadable' not in out and 'striped star' in out
     assert (tmp_path / f'samples_{split}.png').is_file()
+
+
+def test_inspect_tower_measures_and_warns():
+    options = ['--images', 24, '--cfg-options',
+               'val_dataloader.dataset.num_images=48']
+    out = tool('inspect_tower', 'configs/trm_ml_scenes.py', *options)
+    values = dict(re.findall(r'│ (.+?) +│ +([-.0-9]+) │', out))
+    scale, right, wrong, dense = (float(values[k]) for k in (
+        'logit scale', 'best location, right text',
+        'best location, wrong text', 'zero-shot mAP, dense'))
+    assert scale == pytest.approx(23.852) and right > wrong + .1
+    assert dense > 60 and 'Warning' not in out
+    out = tool('inspect_tower', 'configs/trm_ml_scenes.py', *options,
+               'model.data_preprocessor.mean=[90000,0,0]')
+    assert 'Warning: ' in out  # such images say nothing about their classes
+
+
+def test_inspect_tower_refuses_other_backbones():
+    result = subprocess.run(
+        [sys.executable, 'tools/inspect_tower.py',
+         'configs/trm_ml_resnet50_coco.py'],
+        cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 1
+    assert 'the backbone ResNet, which has no joint' in result.stderr

@@ -29,6 +29,7 @@ from trm_ml_mm.registry import MODELS
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 CONTENT_WIDTH = 64
+CONSTANT_WIDTH = 4  # 2 would do; heads of attention need a multiple of 4
 GEOMETRIES = {'as it is': {}}
 GEOMETRIES.update({
     f'c 1/{n}, rho {rho:g}': dict(cone=1 / n, gap=rho)
@@ -54,7 +55,7 @@ class DistortedCLIPPromptBackbone(CLIPPromptBackbone):
         self.register_buffer('mix', torch.randn(
             self.embed_dim, CONTENT_WIDTH, generator=generator),
             persistent=False)
-        self.embed_dim += CONTENT_WIDTH + 2
+        self.embed_dim += CONTENT_WIDTH + CONSTANT_WIDTH
         if self.text is not None:
             text, plain = self.text, self.text._tower_features
             text.embed_dim = self.embed_dim
@@ -65,9 +66,10 @@ class DistortedCLIPPromptBackbone(CLIPPromptBackbone):
                 plain(prompt))
 
     def in_cone(self, x, *constant):
-        constant = x.new_tensor(constant).expand(*x.shape[:-1], 2)
-        return torch.cat([self.cone**.5 * x,
-                          (1 - self.cone)**.5 * constant], -1)
+        constant = F.pad(x.new_tensor(constant), (0, CONSTANT_WIDTH - 2))
+        return torch.cat([
+            self.cone**.5 * x,
+            (1 - self.cone)**.5 * constant.expand(*x.shape[:-1], -1)], -1)
 
     def distort_text(self, text):
         text = torch.cat([text, text.new_zeros(*text.shape[:-1],
@@ -147,8 +149,14 @@ def train(args, method, known, seed, geometry, features):
 
 def main():
     args = parse_args()
-    features = args.features or tempfile.mkdtemp()
-    fill(features)
+    with tempfile.TemporaryDirectory() as folder:
+        features = args.features or folder
+        fill(features)
+        print(markdown(table_of(args, features)))
+
+
+def table_of(args, features):
+    """One line per geometry, one column per method and label setting."""
     columns = [f'{method}, {setting_name(setting(known))}'
                for method in args.methods for known in args.known]
     lines = [['mAP', *columns]]
@@ -161,7 +169,7 @@ def main():
                     for seed in args.seeds)))
         lines.append(line)
         print(' | '.join(line), flush=True)
-    print(markdown(lines))
+    return lines
 
 
 if __name__ == '__main__':

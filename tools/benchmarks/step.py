@@ -72,7 +72,7 @@ class Bench:
     def backbone(self, **options):
         backbone = CLIPPromptBackbone(
             self.args.arch, None, self.names, self.args.image_size,
-            text_residual=.3, **{
+            text_residual=.3, align=True, **{
                 'compile': self.args.compile,
                 'tower_dtype': self.args.tower_dtype, **options})
         return backbone.to(self.device)
@@ -134,7 +134,8 @@ def training(**options):
                 text = backbone.text()
                 zero_shot = backbone.text.zero_shot_text()
                 mark('text')
-                feats = CLIPFeatures(text, zero_shot, None, None, dense)
+                feats = CLIPFeatures(text, zero_shot,
+                                     backbone.text.text_mean(), None, dense)
                 head.calibrate(feats)
                 output = head.match(feats)
             losses = head.losses(output, bench.targets)

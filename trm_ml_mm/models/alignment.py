@@ -19,13 +19,14 @@ import torch.nn.functional as F
 from mmengine.dist import all_reduce
 from torch import Tensor, nn
 
-from trm_ml_mm.utils.checks import check_not_negative
+from trm_ml_mm.utils.checks import check_positive
 
 # Random features of 1,024 dimensions have a spread of 0.03. A smaller one means
 # that images are all alike, such as a batch of one colour.
 MIN_SPREAD = 0.02
-# Of the built-in tower without alignment: tools/inspect_tower.py prints it.
-REFERENCE_SPREAD = 0.18
+# Of the aligned built-in tower, whose scales need no change:
+# `python tools/inspect_tower.py configs/trm_ml_scenes.py` prints it.
+REFERENCE_SPREAD = 0.25
 
 
 def centred(features: Tensor, mean: Tensor) -> Tensor:
@@ -35,15 +36,20 @@ def centred(features: Tensor, mean: Tensor) -> Tensor:
 
 
 def cosine_spread(locations: Tensor, text: Tensor) -> Tensor:
-    """Standard deviation over locations of the cosine with a text, mean over
-    texts: scalar.
+    """Standard deviation of the cosine with a text, over the locations of all
+    images of all ranks; mean over texts: scalar.
 
     Args:
         locations: ``(B, L, D)``, normalised.
         text: ``(C, D)``, normalised.
     """
-    cosines = locations.flatten(0, 1) @ text.T  # BL C
-    return cosines.std(0, correction=0).mean()
+    cosines = locations.flatten(0, 1).double() @ text.double().T  # BL C
+    moments = torch.stack([torch.ones_like(cosines), cosines, cosines**2])
+    moments = moments.sum(1)  # 3 C
+    all_reduce(moments)
+    count, total, squares = moments
+    variance = squares / count - (total / count)**2
+    return variance.clamp(min=0).sqrt().mean().float()
 
 
 class JointSpaceAlignment(nn.Module):
@@ -57,17 +63,25 @@ class JointSpaceAlignment(nn.Module):
     Args:
         dim: D.
         images: How many images the means and the unit are measured on.
+
+    Raises:
+        ValueError: If ``images`` is not positive.
     """
 
     def __init__(self, dim: int, images: int = 256):
         super().__init__()
-        check_not_negative(images=images)
+        check_positive(images=images)
         self.images = images
         for name in ('location_mean', 'pooled_mean'):
             self.register_buffer(name, torch.zeros(dim))
         self.register_buffer('unit', torch.ones(()))
         self.register_buffer('seen', torch.zeros((), dtype=torch.long))
         self._seen = 0  # the buffer's value, without a device sync
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether any training image was measured."""
+        return self._seen > 0
 
     @property
     def is_measuring(self) -> bool:
@@ -96,7 +110,6 @@ class JointSpaceAlignment(nn.Module):
                                  means):
             buffer.lerp_(value / count, weight.item())
         spread = cosine_spread(centred(locations, self.location_mean), text)
-        all_reduce(spread, 'mean')
         unit = spread.clamp(min=MIN_SPREAD) / REFERENCE_SPREAD
         if self._seen == 0:
             self.unit.copy_(unit)

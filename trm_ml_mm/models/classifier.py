@@ -6,6 +6,7 @@ from mmpretrain.models import ImageClassifier
 from trm_ml_mm.registry import MODELS
 
 from .backbones import CLIPPromptBackbone
+from .heads import MatchingHead, ZeroShotHead
 
 
 @MODELS.register_module()
@@ -23,8 +24,8 @@ class CLIPClassifier(ImageClassifier):
         **kwargs: See ``mmpretrain.models.ImageClassifier``.
 
     Raises:
-        ValueError: If the backbone is another one: its features do not tell
-            the classes. Use ``ImageClassifier`` then.
+        ValueError: If the backbone is another one, or has no classes. Use
+            ``ImageClassifier`` for other backbones.
     """
 
     def __init__(self,
@@ -38,9 +39,16 @@ class CLIPClassifier(ImageClassifier):
             raise ValueError(
                 'CLIPClassifier needs a CLIPPromptBackbone, got '
                 f'{type(backbone).__name__}: set type=\'ImageClassifier\'.')
+        if backbone.class_names is None:
+            raise ValueError('CLIPClassifier needs classes in its backbone: '
+                             'without them there is nothing to classify.')
         if isinstance(head, dict):
-            head = dict(dict(num_classes=len(backbone.class_names or ()),
-                             dim=backbone.embed_dim), **head)
+            known = dict(num_classes=len(backbone.class_names),
+                         dim=backbone.embed_dim)
+            if not issubclass(MODELS.get(head['type']), (
+                    MatchingHead, ZeroShotHead)):
+                known.pop('dim')  # a head of MMPretrain
+            head = dict(known, **head)
         if data_preprocessor is None or isinstance(data_preprocessor, dict):
             data_preprocessor = dict(
                 dict(mean=backbone.mean, std=backbone.std, to_rgb=True),

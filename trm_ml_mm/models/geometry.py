@@ -21,7 +21,8 @@ class Geometry(NamedTuple):
     text: Tensor  # (C, C) between texts
     image: Tensor  # (N, C) of the image embedding
     best: Tensor  # (N, C) of the best location
-    spread: Tensor  # (N, C) standard deviation over locations
+    spread: Tensor  # (N, C) standard deviation over the image's locations
+    aligned_spread: Tensor  # (N, ) of the image's batch, after alignment
     attended: Tensor  # (N, C) effective number of locations looked at
     targets: Tensor  # (N, C)
 
@@ -37,33 +38,38 @@ class Geometry(NamedTuple):
             'best location, right text': self.best[right].mean().item(),
             'best location, wrong text': self.best[wrong].mean().item(),
             'spread over locations': self.spread.mean().item(),
+            'spread after alignment': self.aligned_spread.mean().item(),
             'locations attended': self.attended.mean().item(),
         }
 
 
 def measure_geometry(feats: CLIPFeatures, targets: Tensor,
-                     attention_scale: float) -> Geometry:
+                     attention_scale: float, align: bool) -> Geometry:
     """Geometry of one batch.
 
     Args:
-        feats: With the pooled embedding.
+        feats: With the pooled embedding and the mean text.
         targets: ``(B, C)`` in {PRESENT, ABSENT, UNKNOWN}.
         attention_scale: Of the first attention logits.
+        align: Whether attention is over the aligned joint space. All cosines
+            are those of the joint space as it is.
     """
     text = feats.zero_shot_text
     locations = F.normalize(as_locations(feats.dense).float(), dim=-1)
     cosines = locations @ text.T  # B L C
+    aligned = centred(locations, locations.mean((0, 1)))
+    queries = centred(text, feats.text_mean)
+    spread = cosine_spread(aligned, queries)
     attention = attention_scale * cosines
-    if feats.text_mean is not None:
-        aligned = centred(locations, locations.mean((0, 1)))
-        queries = centred(text, feats.text_mean)
-        unit = cosine_spread(aligned, queries) / REFERENCE_SPREAD
-        attention = attention_scale / unit * (aligned @ queries.T)
+    if align:
+        attention = attention_scale * REFERENCE_SPREAD / spread * (
+            aligned @ queries.T)
     weights = torch.softmax(attention, 1)
     entropy = -(weights * weights.clamp(min=1e-12).log()).sum(1)
     return Geometry(
         text @ text.T, F.normalize(feats.pooled.float(), dim=-1) @ text.T,
-        cosines.amax(1), cosines.std(1, correction=0), entropy.exp(), targets)
+        cosines.amax(1), cosines.std(1, correction=0),
+        spread.expand(len(targets)), entropy.exp(), targets)
 
 
 def joined(parts) -> Geometry:

@@ -15,7 +15,11 @@ from torch import Tensor
 
 from trm_ml_mm.labels import ABSENT, PRESENT, UNKNOWN
 from trm_ml_mm.registry import MODELS
-from trm_ml_mm.utils.checks import check_not_negative, check_ratio
+from trm_ml_mm.utils.checks import (
+    check_not_negative,
+    check_positive,
+    check_ratio,
+)
 
 from .label_statistics import LabelCounts
 
@@ -149,6 +153,7 @@ class MultimodalPrototypes(BaseModule):
         check_ratio(positive_ratio=positive_ratio,
                     negative_ratio=negative_ratio, momentum=momentum)
         check_not_negative(scale=scale)
+        check_positive(history=history)
         self.momentum = momentum
         self.modalities = tuple(modalities)
         self.levels = tuple(levels)

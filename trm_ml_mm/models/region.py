@@ -10,7 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trm_ml_mm.utils.checks import check_choice, check_not_negative
+from trm_ml_mm.utils.checks import (
+    check_choice,
+    check_not_negative,
+    check_positive,
+)
 
 STARTS = ('text', 'random')
 
@@ -76,6 +80,7 @@ class CategoryRegions(nn.Module):
         super().__init__()
         check_choice(STARTS, start=start)
         check_not_negative(attention_scale=attention_scale)
+        check_positive(mlp_layers=mlp_layers)
         if dim % num_heads:
             raise ValueError(f'num_heads={num_heads} does not divide the '
                              f'joint width {dim}.')

@@ -1,4 +1,4 @@
-from .base import MatchingHead
+from .base import MatchingHead, targets_of
 from .linear_probe import LinearProbeHead
 from .query_decoder import QueryDecoderHead
 from .text_image import TextImageHead
@@ -9,5 +9,5 @@ from .zero_shot import ZeroShotHead, zero_shot_scores
 __all__ = [
     'LinearProbeHead', 'MatchingHead', 'MatchingOutput', 'QueryDecoderHead',
     'TextImageHead', 'TextPixelHead', 'TextRegionMatchingHead',
-    'ZeroShotHead', 'zero_shot_scores'
+    'ZeroShotHead', 'targets_of', 'zero_shot_scores'
 ]

@@ -8,13 +8,13 @@ from mmpretrain.models.heads import MultiLabelClsHead
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
-from trm_ml_mm.labels import ABSENT, UNKNOWN
+from trm_ml_mm.labels import ABSENT, PRESENT, UNKNOWN
 from trm_ml_mm.registry import MODELS
 from trm_ml_mm.utils.checks import check_not_negative
 
 from ..alignment import JointSpaceAlignment, centred
 from ..backbones import CLIPFeatures
-from ..label_statistics import LabelStatistics
+from ..label_statistics import LabelCounts, LabelStatistics
 from ..region import as_locations
 from ..relations import CategoryRelations
 from ..text import PromptedTextEncoder
@@ -23,7 +23,7 @@ from ..text import PromptedTextEncoder
 class MatchingHead(MultiLabelClsHead):
     """Base class of TRM-ML's head and of the trained baselines.
 
-    A subclass implements :meth:`raw_logits`.
+    A subclass implements :meth:`raw_logits`, or ``forward`` and ``loss``.
 
     On :class:`~trm_ml_mm.models.backbones.CLIPPromptBackbone` the text
     features arrive with the image features. On any other backbone the head
@@ -73,6 +73,10 @@ class MatchingHead(MultiLabelClsHead):
         self.num_classes = num_classes
         self.text = None
         if text is not None:
+            if text.get('align'):
+                raise ValueError('align is an option of CLIPPromptBackbone: on '
+                                 'another backbone the projection is learned, '
+                                 'and there is nothing to align.')
             self.text = PromptedTextEncoder(**text)
             names = self.text.class_names
             if len(names) != num_classes:
@@ -100,6 +104,7 @@ class MatchingHead(MultiLabelClsHead):
         self.register_buffer('common_bias', torch.zeros(()))
         self.register_buffer('calibrated', torch.zeros((), dtype=torch.bool))
         self._calibrated = False  # the buffer's value, without a device sync
+        self._loaded = False  # whether a trained head's state was loaded
 
     def raw_logits(self, joint: CLIPFeatures) -> Tensor:
         """Logits before bias and relations, ``(B, C)``."""
@@ -152,8 +157,19 @@ class MatchingHead(MultiLabelClsHead):
                             None, self.projection(dense))
 
     def aligned(self, joint: CLIPFeatures) -> CLIPFeatures:
-        """Centre images and zero-shot text, if the backbone asks for it."""
-        if joint.text_mean is None:
+        """Centre images and zero-shot text, if the backbone asks for it.
+
+        Raises:
+            ValueError: If the checkpoint was trained otherwise.
+        """
+        aligns = joint.text_mean is not None
+        if aligns != self.alignment.is_measured and (
+                self._loaded or self.alignment.is_measured):
+            raise ValueError(
+                f'The head was trained with align={not aligns} in its '
+                f'backbone, which now has align={aligns}: set '
+                f'model.backbone.align={not aligns}.')
+        if not aligns:
             return joint
         locations, pooled = self.alignment(as_locations(joint.dense),
                                            joint.pooled)
@@ -165,29 +181,18 @@ class MatchingHead(MultiLabelClsHead):
         """A scale of cosines, adapted to the width of the joint space."""
         return scale / self.alignment.unit
 
-    def targets(self, data_samples: List[DataSample]) -> Tensor:
-        """Labels of a batch, ``(B, C)`` in {PRESENT, ABSENT, UNKNOWN}."""
-        rows = []
-        for sample in data_samples:
-            if 'gt_score' in sample:
-                rows.append(sample.gt_score)
-            else:
-                row = sample.gt_label.new_zeros(self.num_classes).float()
-                row[sample.gt_label] = 1  # a repeated label counts once
-                rows.append(row)
-        return torch.stack(rows)
-
     def loss(self, feats: Tuple[Tensor],
              data_samples: List[DataSample]) -> Dict[str, Tensor]:
         """Every loss term under its own name."""
-        targets = self.targets(data_samples)
+        targets = targets_of(data_samples, self.num_classes)
         self.calibrate(feats)
         logits = self(feats)
         with full_precision(logits):
             self.label_statistics.update(targets)
-            return self.supervision(logits, targets)
+            return self.supervision(logits, targets,
+                                    self.label_statistics.counts)
 
-    def supervision(self, logits: Tensor, targets: Tensor,
+    def supervision(self, logits: Tensor, targets: Tensor, seen: LabelCounts,
                     targets_with_pseudo: Optional[Tensor] = None
                     ) -> Dict[str, Tensor]:
         """The loss over known labels and, if switched on, over labels that
@@ -196,6 +201,7 @@ class MatchingHead(MultiLabelClsHead):
         Args:
             logits: ``(B, C)``.
             targets: ``(B, C)`` in {PRESENT, ABSENT, UNKNOWN}.
+            seen: Label counts of all steps so far, this one included.
             targets_with_pseudo: The same with pseudo-labels filled in; None:
                 there are none.
         """
@@ -203,8 +209,8 @@ class MatchingHead(MultiLabelClsHead):
         if self.assume_negative:
             if targets_with_pseudo is None:
                 targets_with_pseudo = targets
-            labelled = self.label_statistics.counts.negatives_are_labelled()
-            assumed = (targets_with_pseudo == UNKNOWN) & ~labelled
+            assumed = (targets_with_pseudo == UNKNOWN) & (
+                ~seen.negatives_are_labelled())
             losses['loss_assumed'] = self.assume_negative * self.loss_module(
                 logits, torch.where(assumed, float(ABSENT), float(UNKNOWN)),
                 torch.ones_like(assumed))
@@ -220,9 +226,10 @@ class MatchingHead(MultiLabelClsHead):
         if (self.training and isinstance(feats, CLIPFeatures)
                 and feats.text_mean is not None
                 and self.alignment.is_measuring):
-            self.alignment.measure(
-                as_locations(feats.dense), feats.pooled,
-                centred(feats.zero_shot_text, feats.text_mean))
+            with full_precision(feats.dense):
+                self.alignment.measure(
+                    as_locations(feats.dense), feats.pooled,
+                    centred(feats.zero_shot_text, feats.text_mean))
         self.calibrate_bias(feats)
 
     @torch.no_grad()
@@ -249,7 +256,7 @@ class MatchingHead(MultiLabelClsHead):
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
         saved = state_dict.get(prefix + 'calibrated')
         if saved is not None:
-            self._calibrated = bool(saved)
+            self._calibrated = self._loaded = bool(saved)
         if any(prefix + old in state_dict for old in ('seen',
                                                       'prototypes.seen')):
             raise ValueError(
@@ -263,6 +270,20 @@ class MatchingHead(MultiLabelClsHead):
         logits = cls_score.float()
         return attach_predictions(data_samples, logits.sigmoid(), logits,
                                   self.thr, self.topk)
+
+
+def targets_of(data_samples: List[DataSample], num_classes: int) -> Tensor:
+    """Labels of a batch, ``(B, C)`` in {PRESENT, ABSENT, UNKNOWN}: the field
+    gt_score, or every class of gt_label present and every other absent."""
+    rows = []
+    for sample in data_samples:
+        if 'gt_score' in sample:
+            rows.append(sample.gt_score)
+        else:
+            row = sample.gt_label.new_zeros(num_classes).float()
+            row[sample.gt_label] = PRESENT  # a repeated label counts once
+            rows.append(row)
+    return torch.stack(rows)
 
 
 def full_precision(x: Tensor):

@@ -33,7 +33,8 @@ class QueryDecoderHead(MatchingHead):
         **kwargs: See :class:`~trm_ml_mm.models.heads.base.MatchingHead`.
 
     Raises:
-        ValueError: If ``start`` is unknown.
+        ValueError: If ``start`` is unknown, or region sets what follows from
+            it.
     """
 
     def __init__(self, *args, region: Optional[dict] = None,
@@ -41,6 +42,10 @@ class QueryDecoderHead(MatchingHead):
                  logit_scale: float = 10., **kwargs):
         super().__init__(*args, **kwargs)
         check_choice(STARTS, start=start)
+        for name in ('start', 'residual'):
+            if name in (region or {}):
+                raise ValueError(f'region.{name} follows from start of '
+                                 'QueryDecoderHead: leave it out.')
         region = dict(region or {}, start=start, residual=start == 'text')
         self.region = CategoryRegions(self.num_classes, self.dim, **region)
         self.start = start

@@ -12,7 +12,7 @@ from trm_ml_mm.utils.checks import check_choice, check_not_negative
 from ..backbones import CLIPFeatures
 from ..label_statistics import LabelCounts
 from ..region import CategoryRegions, RegionFeatures, matching_logits
-from .base import MatchingHead, full_precision
+from .base import MatchingHead, full_precision, targets_of
 
 LEVELS = ('query', 'region', 'mean')
 
@@ -146,7 +146,7 @@ class TextRegionMatchingHead(MatchingHead):
     def loss(self, feats: Tuple[Tensor],
              data_samples: List[DataSample]) -> Dict[str, Tensor]:
         """Every loss term under its own name."""
-        targets = self.targets(data_samples)
+        targets = targets_of(data_samples, self.num_classes)
         self.calibrate(feats)
         output = self.match(feats)
         with full_precision(output.text):
@@ -181,8 +181,9 @@ class TextRegionMatchingHead(MatchingHead):
             losses['loss_distillation'] = self.distillation(
                 output.query_logits, output.region_logits,
                 targets_with_pseudo)
-        return {**self.supervision(logits, targets, targets_with_pseudo),
-                **losses}
+        known = self.supervision(logits, targets, self.label_statistics.counts,
+                                 targets_with_pseudo)
+        return {**known, **losses}
 
     def pseudo_labels(self, output: MatchingOutput, targets: Tensor,
                       batch: LabelCounts) -> Tensor:

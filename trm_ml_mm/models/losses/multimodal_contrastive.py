@@ -7,7 +7,7 @@ from mmengine.model import BaseModule
 from torch import Tensor
 
 from trm_ml_mm.registry import MODELS
-from trm_ml_mm.utils.checks import check_not_negative
+from trm_ml_mm.utils.checks import check_not_negative, check_positive
 
 from .reduce import normalize_by_global_count
 
@@ -45,6 +45,9 @@ class MultimodalContrastiveLoss(BaseModule):
         temperature: tau.
         modalities: Which prototypes: 'visual', 'text' or both.
         loss_weight: Weight in the total.
+
+    Raises:
+        ValueError: If an option is out of its range.
     """
 
     def __init__(self,
@@ -56,7 +59,8 @@ class MultimodalContrastiveLoss(BaseModule):
         if unknown or not modalities:
             raise ValueError("modalities are 'visual', 'text' or both, got "
                              f'{list(modalities)}.')
-        check_not_negative(temperature=temperature, loss_weight=loss_weight)
+        check_positive(temperature=temperature)
+        check_not_negative(loss_weight=loss_weight)
         self.temperature = temperature
         self.modalities = tuple(modalities)
         self.loss_weight = loss_weight

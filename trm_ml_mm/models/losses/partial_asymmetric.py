@@ -60,6 +60,9 @@ class PartialAsymmetricLoss(BaseModule):
     Args:
         gamma_pos, gamma_neg, clip: See there.
         loss_weight: Weight in the total.
+
+    Raises:
+        ValueError: If an option is out of its range.
     """
 
     def __init__(self,
@@ -69,7 +72,9 @@ class PartialAsymmetricLoss(BaseModule):
                  loss_weight: float = 1.):
         super().__init__()
         check_not_negative(gamma_pos=gamma_pos, gamma_neg=gamma_neg,
-                           clip=clip, loss_weight=loss_weight)
+                           loss_weight=loss_weight)
+        if not 0 <= clip < 1:
+            raise ValueError(f'clip must lie in [0, 1), got {clip!r}.')
         self.gamma_pos = gamma_pos
         self.gamma_neg = gamma_neg
         self.clip = clip

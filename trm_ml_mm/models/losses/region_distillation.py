@@ -6,7 +6,7 @@ from torch import Tensor
 
 from trm_ml_mm.labels import UNKNOWN
 from trm_ml_mm.registry import MODELS
-from trm_ml_mm.utils.checks import check_not_negative
+from trm_ml_mm.utils.checks import check_not_negative, check_positive
 
 from .reduce import normalize_by_global_count
 
@@ -53,6 +53,9 @@ class RegionDistillationLoss(BaseModule):
     Args:
         temperature, per_class: See there.
         loss_weight: Weight in the total.
+
+    Raises:
+        ValueError: If an option is out of its range.
     """
 
     def __init__(self,
@@ -60,7 +63,8 @@ class RegionDistillationLoss(BaseModule):
                  per_class: bool = False,
                  loss_weight: float = 1.):
         super().__init__()
-        check_not_negative(temperature=temperature, loss_weight=loss_weight)
+        check_positive(temperature=temperature)
+        check_not_negative(loss_weight=loss_weight)
         self.temperature = temperature
         self.per_class = per_class
         self.loss_weight = loss_weight

@@ -224,7 +224,7 @@ class PromptedTextEncoder(BaseModule):
         ``align``."""
         if self.vocabulary is None:
             return None
-        if self._mean is None or not self.frozen:
+        if self._mean is None:
             with torch.no_grad(), self._full_precision():
                 features = self._tower_features(self.vocabulary)[0]
             self._mean = features.mean(0)
@@ -271,6 +271,8 @@ class PromptedTextEncoder(BaseModule):
         return features
 
     def _encode(self) -> Tensor:
+        if not self.frozen:
+            self._mean = None  # once per forward pass
         features = self._prompt_features()
         if self.residual_scale:
             features = F.normalize(
