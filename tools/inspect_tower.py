@@ -75,7 +75,8 @@ def measure(args):
     from trm_ml_mm.models.geometry import joined, measure_geometry
     from trm_ml_mm.models.heads import targets_of
     cfg = load_config(args.config, args.cfg_options)
-    if not issubclass(MODELS.get(cfg.model.backbone.type), CLIPPromptBackbone):
+    kind = MODELS.get(cfg.model.backbone.type)
+    if kind and not issubclass(kind, CLIPPromptBackbone):
         sys.exit(f'{args.config} has the backbone {cfg.model.backbone.type}, '
                  'which has no joint space with text: give a config with '
                  'CLIPPromptBackbone.')

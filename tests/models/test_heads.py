@@ -347,3 +347,27 @@ def test_width_of_head_and_backbone_must_agree():
     head, backbone = scene_head(dim=64)
     with pytest.raises(ValueError, match='dim=64'):
         head(backbone(torch.randn(2, 3, 96, 96)))
+
+
+def test_the_classifier_fills_in_what_each_kind_of_head_takes():
+    """Heads of this package, of a user in MMPretrain's registry, of
+    MMPretrain; by name and by class."""
+    from trm_ml_mm.models import TextPixelHead
+
+    @MODELS.register_module(force=True)
+    class UsersHead(TextPixelHead):
+        pass
+
+    loss = dict(type='trm_ml_mm.PartialAsymmetricLoss')
+    for kind in ('trm_ml_mm.TextPixelHead', 'UsersHead', UsersHead):
+        model = MODELS.build(dict(
+            type='trm_ml_mm.CLIPClassifier', backbone=SCENES.backbone,
+            head=dict(type=kind, loss=loss)))
+        assert (model.head.num_classes, model.head.dim) == (30, 128)
+    model = MODELS.build(dict(
+        type='trm_ml_mm.CLIPClassifier', backbone=SCENES.backbone,
+        head=dict(type='MultiLabelLinearClsHead', in_channels=128)))
+    assert model.head.num_classes == 30
+    with pytest.raises(KeyError, match='NoHead'):
+        MODELS.build(dict(type='trm_ml_mm.CLIPClassifier',
+                          backbone=SCENES.backbone, head=dict(type='NoHead')))

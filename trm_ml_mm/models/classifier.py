@@ -2,6 +2,7 @@
 from typing import Optional
 
 from mmpretrain.models import ImageClassifier
+from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
 
 from trm_ml_mm.registry import MODELS
 
@@ -43,11 +44,12 @@ class CLIPClassifier(ImageClassifier):
             raise ValueError('CLIPClassifier needs classes in its backbone: '
                              'without them there is nothing to classify.')
         if isinstance(head, dict):
-            known = dict(num_classes=len(backbone.class_names),
-                         dim=backbone.embed_dim)
-            if not issubclass(MODELS.get(head['type']), (
-                    MatchingHead, ZeroShotHead)):
-                known.pop('dim')  # a head of MMPretrain
+            known = dict(num_classes=len(backbone.class_names))
+            kind = head['type']
+            if isinstance(kind, str):
+                kind = MMPRETRAIN_MODELS.get(kind)  # None: building it fails
+            if kind and issubclass(kind, (MatchingHead, ZeroShotHead)):
+                known['dim'] = backbone.embed_dim
             head = dict(known, **head)
         if data_preprocessor is None or isinstance(data_preprocessor, dict):
             data_preprocessor = dict(
