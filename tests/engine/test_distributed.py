@@ -8,7 +8,8 @@ from tests_support import ROOT, free_port, ranks, run
 
 def test_a_step_on_two_ranks_equals_one_on_the_joined_batch():
     out = ranks('tests/ranks.py', 2, 'one_step_equals_joined_batch')
-    assert out.count('values agree') == 2
+    assert out.count('plain: values agree') == 2
+    assert out.count('aligned: values agree') == 2
 
 
 @pytest.mark.parametrize('count', [2, 3])
