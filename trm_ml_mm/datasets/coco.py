@@ -3,6 +3,7 @@ from typing import List
 
 from trm_ml_mm.labels import COCO_CLASSES
 from trm_ml_mm.registry import DATASETS
+from trm_ml_mm.utils.checks import check_choice
 from trm_ml_mm.utils.io import read_json
 
 from .base import MultiLabelDataset
@@ -44,9 +45,7 @@ class CocoMultiLabel(MultiLabelDataset):
                  data_root: str = '',
                  images: str = 'all',
                  **kwargs):
-        if images not in ('all', 'annotated'):
-            raise ValueError(f"images is 'all' or 'annotated', got "
-                             f'{images!r}.')
+        check_choice(('all', 'annotated'), images=images)
         self.images = images
         super().__init__(
             ann_file=ann_file,

@@ -5,6 +5,7 @@ import numpy as np
 
 from trm_ml_mm.labels import NUS_CLASSES
 from trm_ml_mm.registry import DATASETS
+from trm_ml_mm.utils.checks import check_choice
 from trm_ml_mm.utils.io import existing, numbered_lines, read_lines
 
 from .base import MultiLabelDataset
@@ -53,9 +54,7 @@ class NUSWide(MultiLabelDataset):
                  full_list: str = 'ImageList/Imagelist.txt',
                  label_dir: str = 'Groundtruth/AllLabels',
                  **kwargs):
-        if images not in ('all', 'annotated'):
-            raise ValueError(f"images is 'all' or 'annotated', got "
-                             f'{images!r}.')
+        check_choice(('all', 'annotated'), images=images)
         self.images = images
         self.full_list = full_list
         self.label_dir = label_dir

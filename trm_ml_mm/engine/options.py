@@ -16,6 +16,7 @@ from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from torch.utils.data import DataLoader
 
 from trm_ml_mm.models import CategoryRegions, PromptedTextEncoder, PromptLearner
+from trm_ml_mm.utils.configs import SPLITS
 
 from .shorthands import SHORTHANDS
 
@@ -44,7 +45,7 @@ UNTYPED = {
     'prompt': parameters(PromptLearner) - {'clip', 'names'},
     'text': parameters(PromptedTextEncoder) - {'clip'},
     **{f'{split}_dataloader': parameters(DataLoader)
-       | {'num_batch_per_epoch'} for split in ('train', 'val', 'test')},
+       | {'num_batch_per_epoch'} for split in SPLITS},
 }
 # What builders take out of a typed dict before they build it.
 BUILDER_KEYS = {
@@ -82,7 +83,7 @@ def check_values(cfg: Config) -> None:
                ('train_cfg.max_iters', Integral),
                ('optim_wrapper.optimizer.lr', Real)]
     entries += [(f'{split}_dataloader.batch_size', Integral)
-                for split in ('train', 'val', 'test')]
+                for split in SPLITS]
     for path, kind in entries:
         value = cfg.to_dict()
         for name in path.split('.'):

@@ -14,7 +14,6 @@ FORMAT = 2  # 1 had no 'format' entry and told its rows apart by their titles
 LAST, BEST = 'last', 'best'
 ZERO_SHOT_GLOBAL, ZERO_SHOT_DENSE = 'zero_shot_global', 'zero_shot_dense'
 KINDS = (ZERO_SHOT_GLOBAL, ZERO_SHOT_DENSE, LAST, BEST)
-UNITS = ('epoch', 'iteration')
 
 
 class ResultRow(NamedTuple):

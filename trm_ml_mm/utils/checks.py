@@ -1,5 +1,6 @@
 """Checks of options that many components share."""
 from numbers import Real
+from typing import Callable
 
 
 def check_not_negative(**options) -> None:
@@ -8,24 +9,18 @@ def check_not_negative(**options) -> None:
     Raises:
         ValueError: Naming the first option that is not a number of at least 0.
     """
-    for name, value in options.items():
-        if not isinstance(value, Real) or isinstance(value, bool) or (
-                not 0 <= value < float('inf')):
-            raise ValueError(f'{name} must be a number of at least 0, got '
-                             f'{value!r}.')
+    _check_numbers(options, lambda v: 0 <= v < float('inf'),
+                   'be a number of at least 0')
 
 
 def check_positive(**options) -> None:
     """Refuse sizes and temperatures of 0 or less.
 
     Raises:
-        ValueError: Names the first option that is not a positive number.
+        ValueError: Naming the first option that is not a positive number.
     """
-    for name, value in options.items():
-        if not isinstance(value, Real) or isinstance(value, bool) or (
-                not 0 < value < float('inf')):
-            raise ValueError(f'{name} must be a positive number, got '
-                             f'{value!r}.')
+    _check_numbers(options, lambda v: 0 < v < float('inf'),
+                   'be a positive number')
 
 
 def check_ratio(**options) -> None:
@@ -34,9 +29,14 @@ def check_ratio(**options) -> None:
     Raises:
         ValueError: Naming the first of them.
     """
+    _check_numbers(options, lambda v: 0 <= v <= 1, 'lie in [0, 1]')
+
+
+def _check_numbers(options: dict, is_right: Callable, rule: str) -> None:
     for name, value in options.items():
-        if not isinstance(value, Real) or not 0 <= value <= 1:
-            raise ValueError(f'{name} must lie in [0, 1], got {value!r}.')
+        if isinstance(value, bool) or not isinstance(value, Real) or (
+                not is_right(value)):
+            raise ValueError(f'{name} must {rule}, got {value!r}.')
 
 
 def check_choice(choices, **options) -> None:
