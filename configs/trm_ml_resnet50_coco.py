@@ -28,6 +28,7 @@ model = dict(
             classes='coco',
             arch='RN101',
             weights='openai',
+            align=True,  # texts of a real CLIP share a narrow cone
             prompt=dict(context='a photo of a'),
             residual=0.3)),
 )

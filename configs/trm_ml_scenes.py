@@ -10,11 +10,6 @@ _base_ = [
     '_base_/schedules/adamw_cosine.py',
 ]
 
-model = dict(
-    # The small CLIP that ships with the package, at the scenes' size.
-    # Its joint space is wide, and all results were measured without alignment.
-    backbone=dict(
-        arch='mini', weights=None, image_size=96, classes='scenes',
-        align=False),
-    head=dict(prototypes=dict(history=512)),
-)
+# The small CLIP that ships with the package, at the scenes' size.
+model = dict(backbone=dict(
+    arch='mini', weights=None, image_size=96, classes='scenes'))

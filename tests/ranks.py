@@ -44,7 +44,7 @@ def make_head():
         distillation=dict(type='trm_ml_mm.RegionDistillationLoss'),
         contrast=dict(type='trm_ml_mm.MultimodalContrastiveLoss'),
         prototypes=dict(type='trm_ml_mm.MultimodalPrototypes',
-                        warmup_images=0, history=64),
+                        warmup_images=0),
         pseudo_weight=.5, assume_negative=.1, relations=10.))
     for value in head.parameters():
         value.data.add_(.05 * torch.randn_like(value))
@@ -105,6 +105,30 @@ def one_step_equals_joined_batch():
                 gap = (a - b).abs().max().item()
                 assert gap < 1e-5, f'{setting}, {name}: {gap}'
         print(f'rank {get_rank()}, {setting}: values agree')
+
+
+def uneven_ranks_start_alike():
+    """5 and 11 images: the start of one rank with all 16."""
+    from trm_ml_mm.models import CLIPFeatures
+    torch.manual_seed(1)
+    dense = torch.randn(16, 16, 3, 3)
+    text = torch.nn.functional.normalize(torch.randn(1, 6, 16), dim=-1)
+
+    def start(rows):
+        head = make_head()
+        for _ in range(2):  # the second batch moves the running means
+            head.calibrate(CLIPFeatures(text, text[0], .1 * text[0, 0], None,
+                                        dense[rows]))
+        return dict(head.alignment.state_dict(), bias=head.common_bias)
+
+    alone = start(slice(16))
+    torch.distributed.init_process_group('gloo')
+    together = start(slice(5) if get_rank() == 0 else slice(5, 16))
+    for name, value in alone.items():
+        gap = (value - together[name]).abs().max().item()
+        assert gap < 1e-5, f'{name}: {gap}'
+    assert alone['seen'] == 32 and alone['bias'] != 0
+    print(f'rank {get_rank()}: the start agrees')
 
 
 def metrics_agree():

@@ -4,6 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
+PARTS = ['main', 'ablations', 'few_labels', 'scenes_500', 'scenes_20000']
+
 
 def parse_args():
     parser = argparse.ArgumentParser(
@@ -20,8 +22,10 @@ def parse_args():
         'one seed: minutes; the report goes to the folder of the runs')
     parser.add_argument(
         '--report', action='store_true',
-        help='run nothing; report on finished runs, with "-" for ablations '
-        'that are missing')
+        help='run nothing; report on finished runs, with "-" for those '
+        'outside the main part that are missing')
+    parser.add_argument('--parts', nargs='+', choices=PARTS,
+                        help='run these parts only')
     parser.add_argument('--processes', type=int,
                         help='runs at a time (default: one per core or GPU)')
     return parser.parse_args()
@@ -36,30 +40,31 @@ def main():
     from trm_ml_mm.experiments.run import cache_features, read_row, run_grid
     from trm_ml_mm.experiments.suites import (
         OPTIONS,
-        VIEWS,
-        is_ablation,
+        is_needed,
         plan_suite,
     )
     MMLogger.get_instance('grid')
-    jobs = plan_suite(Path(__file__).parents[1] / 'configs', args.quick)
+    parts = plan_suite(Path(__file__).parents[1] / 'configs', args.quick)
+    jobs = [job for part in parts for job in part.jobs]
     check_manifests(jobs, args.out, OPTIONS, True)
-    if not args.report:
+    run = [part for part in parts if not args.report
+           and (not args.parts or part.name in args.parts)]
+    for part in run:
         features = Path(args.out, 'features')
-        cache_features(jobs, features, VIEWS, OPTIONS)
-        run_grid(jobs, args.out, Path(__file__).with_name('train.py'),
+        cache_features(part.jobs, features, part.views, OPTIONS)
+        run_grid(part.jobs, args.out, Path(__file__).with_name('train.py'),
                  args.processes, OPTIONS, features)
-    missing = [job for job in jobs if read_row(job, args.out) is None]
-    needed = [job for job in missing
-              if not args.report or not is_ablation(job)]
+    needed = [job for part in parts if is_needed(part) or part in run
+              for job in part.jobs if read_row(job, args.out) is None]
     if needed:
-        sys.exit(f'{len(needed)} of {len(jobs)} runs are missing or failed, '
-                 f'such as {needed[0].method} at {needed[0].known}: give the '
-                 'command without --report, again if necessary.')
+        sys.exit(f'{len(needed)} runs are missing or failed, such as '
+                 f'{needed[0].method} at {needed[0].known}: give the command '
+                 'without --report, again if necessary.')
     docs = Path(args.out, 'docs') if args.quick else Path(args.docs)
     flags = [f' --{name}' for name in ('quick', 'report')
              if getattr(args, name)]
-    print(write_report([job for job in jobs if job not in missing], args.out,
-                       docs, f'python tools/evidence.py{"".join(flags)}'))
+    print(write_report(parts, args.out, docs,
+                       f'python tools/evidence.py{"".join(flags)}'))
 
 
 if __name__ == '__main__':

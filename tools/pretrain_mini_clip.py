@@ -1,7 +1,7 @@
-"""Pretrain the mini CLIP on rendered scene-caption pairs.
+"""Pretrain the mini CLIPs on rendered scene-caption pairs.
 
-Makes ``trm_ml_mm/assets/mini_clip.pth`` again. The file ships with the package,
-so nobody needs to run this. Looks and shapes in the pictures are uniform and
+Makes the files in ``trm_ml_mm/assets`` again. They ship with the package, so
+nobody needs to run this. Looks and shapes in the pictures are uniform and
 independent: the tower learns the 17 words, but nothing about the categories of
 ``trm_ml_mm.Scenes``, their frequency or their co-occurrence.
 
@@ -11,9 +11,18 @@ scenes, grey pictures with captions that name only the shape, and two
 bag-of-words heads (on the pooled trunk and on the embedding), which are dropped
 at the end. Then training on scenes alone improves the features, but single
 locations forget the words. A last stage with both kinds of picture repairs
-that. The shipped file was made in two calls, about 80 minutes on one core: one
-with ``--both-epochs 0 --out first.pth``, one with ``--init first.pth
---crop-epochs 0 --scene-epochs 0``.
+that. ``mini_clip_wide.pth`` was made in two calls, about 80 minutes on one
+core::
+
+    --both-epochs 0 --out first.pth
+    --init first.pth --crop-epochs 0 --scene-epochs 0
+
+A real CLIP's joint space is narrow: its logit scale is 100, and its images and
+texts lie in two cones. ``mini_clip.pth`` was made so, from the wide one::
+
+    --init trm_ml_mm/assets/mini_clip_wide.pth --crop-epochs 0
+    --scene-epochs 0 --both-epochs 2 --logit-scale 100 --cones 0.4 0.5 0.35
+    --out trm_ml_mm/assets/mini_clip.pth
 """
 import argparse
 import copy
@@ -36,7 +45,7 @@ from trm_ml_mm.labels.names import LOOKS, SHAPES
 from trm_ml_mm.models.text import encode_prompts, kept_positions
 from trm_ml_mm.models.towers.mini import (
     MINI_CLIP_CONFIG,
-    MINI_CLIP_WEIGHTS,
+    MINI_CLIPS,
     pack_state,
     remove_layer4_stride,
     unpack_state,
@@ -51,7 +60,7 @@ PRETRAIN_STREAM = 77  # keeps these pictures apart from every split of Scenes
 
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-    parser.add_argument('--out', type=Path, default=MINI_CLIP_WEIGHTS)
+    parser.add_argument('--out', type=Path, default=MINI_CLIPS['mini-wide'])
     parser.add_argument('--init', type=Path, help='weights to go on from')
     parser.add_argument('--crops', type=int, default=36000)
     parser.add_argument('--crop-epochs', type=float, default=9)

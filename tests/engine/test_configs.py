@@ -8,7 +8,9 @@ from tests_support import ROOT
 from trees import MAKERS
 
 from trm_ml_mm.engine import build_dataset, fill_classes, load_config
+from trm_ml_mm.experiments.suites import TRAINED
 from trm_ml_mm.models import ZeroShotHead
+from trm_ml_mm.models.towers.mini import MINI_CLIPS
 
 CONFIGS = sorted(
     str(p.relative_to(ROOT)) for p in (ROOT / 'configs').rglob('*.py')
@@ -94,7 +96,7 @@ def test_config_builds_and_gives_a_loss(path, tmp_path, tiny_clip):
                 assert ((dataset.labels == 1).sum(1) <= 1).all()
                 assert not (dataset.labels == 0).any()
             if getattr(model.head, 'prototypes', None) is not None:
-                model.head.prototypes.warmup_images = len(dataset)
+                model.head.prototypes.prepare(len(dataset))
             if isinstance(model.head, ZeroShotHead):
                 continue  # nothing to train
             losses = model(**data, mode='loss')
@@ -105,3 +107,20 @@ def test_config_builds_and_gives_a_loss(path, tmp_path, tiny_clip):
     with torch.no_grad():
         out = model(**data, mode='predict')
     assert out[0].pred_score.shape == (count, )
+
+
+@pytest.mark.parametrize('arch', MINI_CLIPS)
+@pytest.mark.parametrize('name', ['trm_ml_scenes', *(
+    f'baselines/{name}' for name in TRAINED)])
+def test_no_setting_belongs_to_one_tower(monkeypatch, name, arch):
+    """The scales of the built-in towers are those of a real CLIP."""
+    monkeypatch.setenv('TRM_ML_BASE', 'trm_ml_coco')
+    real = load_config(str(ROOT / f'configs/{name}.py' if '/' in name else
+                           ROOT / 'configs/trm_ml_coco.py'))
+    monkeypatch.delenv('TRM_ML_BASE')
+    small = load_config(str(ROOT / f'configs/{name}.py'), {'arch': arch})
+    assert small.model.head == real.model.head
+    assert small.optim_wrapper == real.optim_wrapper
+    tower = dict(arch=None, weights=None, image_size=None, classes=None)
+    assert {**small.model.backbone, **tower} == {**real.model.backbone, **tower}
+    assert small.model.backbone.align is True

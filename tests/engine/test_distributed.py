@@ -12,6 +12,11 @@ def test_a_step_on_two_ranks_equals_one_on_the_joined_batch():
     assert out.count('aligned: values agree') == 2
 
 
+def test_the_start_does_not_depend_on_the_number_of_ranks():
+    out = ranks('tests/ranks.py', 2, 'uneven_ranks_start_alike')
+    assert out.count('the start agrees') == 2
+
+
 @pytest.mark.parametrize('count', [2, 3])
 def test_metrics_do_not_depend_on_the_number_of_ranks(count):
     out = ranks('tests/ranks.py', count, 'metrics_agree')

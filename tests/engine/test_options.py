@@ -33,6 +33,10 @@ def test_epochs_stretch_the_whole_schedule(small_run):
     warmup, decay = cfg.param_scheduler
     assert (warmup.begin, warmup.end) == (0, 4)
     assert (decay.begin, decay.end, decay.T_max) == (4, 20, 16)
+    # Twice the passes, half the rate; a shorter training keeps it.
+    rate = coco().optim_wrapper.optimizer.lr
+    assert cfg.optim_wrapper.optimizer.lr == pytest.approx(rate / 2)
+    assert coco(epochs=5).optim_wrapper.optimizer.lr == rate
     runner = small_run({'epochs': 2, 'lr': 5e-4,
                         'train_dataloader.dataset.dataset.num_images': 320})
     runner.train()

@@ -147,9 +147,9 @@ def test_other_class_names_are_refused(small_run, tmp_path):
 
 
 def test_another_tower_is_refused(small_run, tmp_path):
-    from trm_ml_mm.models.towers.mini import MINI_CLIP_WEIGHTS
+    from trm_ml_mm.models.towers.mini import MINI_CLIPS
     small_run({'train_cfg.max_epochs': 1}).train()
-    packed = load(MINI_CLIP_WEIGHTS)
+    packed = load(MINI_CLIPS['mini'])
     packed['visual.conv1.weight'] += .01
     torch.save(packed, tmp_path / 'other.pth')
     with pytest.raises(ValueError, match='another frozen CLIP'):

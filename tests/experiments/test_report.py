@@ -12,8 +12,8 @@ from trm_ml_mm.engine.hooks.pseudo_labels import pseudo_label_counts, quality
 from trm_ml_mm.evaluation.run_record import LAST, read_record
 from trm_ml_mm.experiments.plan import plan as plan_jobs
 from trm_ml_mm.experiments.report import (
+    cost_table,
     difference_table,
-    gap_table,
     margin_table,
     write_report,
 )
@@ -22,10 +22,10 @@ from trm_ml_mm.experiments.run import cache_features, run_grid
 from trm_ml_mm.experiments.suites import (
     BASE,
     BASELINES,
-    ORACLE,
     OURS,
     TRAINED,
     ZERO_SHOT,
+    Part,
     method_of,
 )
 from trm_ml_mm.experiments.tables import mean_and_deviation
@@ -38,7 +38,7 @@ def rows():
     return [
         dict(method=method, known=known, seed=seed, scene_set=seed % 2,
              mAP=10. * m + 3 * seed + seed**2)
-        for m, method in enumerate([BASE, *BASELINES, OURS, ORACLE])
+        for m, method in enumerate([BASE, *BASELINES, OURS])
         for known in (.1, 'single_positive') for seed in range(4)
     ]
 
@@ -52,7 +52,7 @@ def test_deviations_are_within_scene_sets():
     assert mean_and_deviation({(0, 0): 1., (1, 1): 2.}) == (1.5, None)
 
 
-def test_margins_differences_and_gaps_by_hand():
+def test_margins_and_differences_by_hand():
     results = Results.from_rows(rows())
     lines = margin_table(results)
     assert lines[0] == ['TRM-ML minus', '10%', 'single positive']
@@ -63,7 +63,16 @@ def test_margins_differences_and_gaps_by_hand():
                             f'+70.00 (deviations {2 * deviation:.2f})']
     assert difference_table(results, [OURS], BASE)[1] == [
         OURS, '+80.00 ± 0.00 (n=4)', '+80.00 ± 0.00 (n=4)']
-    assert gap_table(results)[3] == ['ratio of the gap closed', '89%', '89%']
+
+
+def test_missing_labels_cost_a_method_what_it_loses():
+    complete = [dict(row, known='all', mAP=row['mAP'] + 2 + row['seed'])
+                for row in rows() if row['known'] == .1]
+    lines = cost_table(Results.from_rows(rows() + complete), [OURS])
+    # Run by run: -2, -3, -4, -5.
+    cell = f'-3.50 ± {statistics.stdev([2, 3, 4, 5]):.2f} (n=4)'
+    assert lines == [['minus all labels known', '10%', 'single positive'],
+                     [OURS, cell, cell]]
 
 
 def test_differences_pair_the_runs_that_both_have():
@@ -118,29 +127,34 @@ def test_a_small_grid_becomes_a_report(tmp_path):
         *(str(ROOT / f'configs/ablations/{name}.py')
           for name in ('base', 'base_pseudo', 'no_mean'))]
     data = [('scene_set=0', )]
-    jobs = [*plan_jobs(configs, [.3, 'single_positive'], [0], data),
-            *plan_jobs(configs[:1], ['all'], [0], data)]
+    known = [.3, 'single_positive', 'all']
+    main = plan_jobs(configs[:-2], known, [0], data)
+    parts = [Part('main', main),
+             Part('ablations', plan_jobs(configs[-2:], [.3], [0], data)),
+             Part('few_labels', plan_jobs(configs[:1], [.05], [0], data)),
+             Part('scenes_500', plan_jobs(configs[:1], [.1], [0], data))]
+    jobs = [job for part in parts[:3] for job in part.jobs]
     cache_features(jobs, tmp_path / 'features', 1, TINY)
     run_grid(jobs, tmp_path, ROOT / 'tools/train.py', None, TINY,
              tmp_path / 'features')
-    text = write_report(jobs, tmp_path, tmp_path / 'docs', 'the command')
+    text = write_report(parts, tmp_path, tmp_path / 'docs', 'the command')
     found = json.loads((tmp_path / 'docs/results.json').read_text())
-    assert {(r['method'], r['known']) for r in found} == {
-        (m, k) for m in (OURS, ORACLE, BASE, *BASELINES, 'base_pseudo',
-                         'no_mean') for k in (.3, 'single_positive')}
-    assert all(set(r) >= {'seed', 'scene_set', 'split', 'mAP'} for r in found)
+    assert {(r['part'], r['method'], r['known']) for r in found} == {
+        *(('main', m, k) for m in (OURS, BASE, *BASELINES) for k in known),
+        *(('ablations', m, .3) for m in ('base_pseudo', 'no_mean', *ZERO_SHOT)),
+        *(('few_labels', m, .05) for m in (OURS, *ZERO_SHOT))}
     for row in found:  # the figures are those that the runs wrote
-        whole = row['method'] in (ORACLE, *ZERO_SHOT)
-        job = next(j for j in jobs if (
-            j.known == 'all' if whole else
-            (method_of(j), j.known) == (row['method'], row['known'])))
-        kind = row['method'] if row['method'] in ZERO_SHOT else LAST
+        whole = row['method'] in ZERO_SHOT
+        job = next(j for j in jobs if j.known == row['known'] and (
+            whole or method_of(j) == row['method']))
+        kind = row['method'] if whole else LAST
         written = read_record(job.work_dir(tmp_path)).row(kind)
         assert row['mAP'] == written.metrics['mAP']
     assert '`the command` wrote' in text and '| base_pseudo ' in text
+    assert '## Few labels' in text and '500 training scenes' not in text
     pictures = sorted(p.name for p in (tmp_path / 'docs/pictures').iterdir())
     assert [p for p in pictures if p in text] == pictures
     assert len(pictures) == 4
     # The quality of pseudo-labels stands beside the run.
-    lines = (jobs[0].work_dir(tmp_path) / 'pseudo_labels.csv').read_text()
+    lines = (main[0].work_dir(tmp_path) / 'pseudo_labels.csv').read_text()
     assert len(lines.splitlines()) == 3

@@ -7,7 +7,7 @@ from tests_support import ROOT
 
 from trm_ml_mm.experiments.report import results_context
 
-TABLES = ('headline', 'margins', 'gap', 'matching', 'added', 'changed',
+TABLES = ('headline', 'margins', 'cost', 'matching', 'added', 'changed',
           'without_relations')
 
 

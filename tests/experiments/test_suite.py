@@ -8,10 +8,11 @@ from tests_support import ROOT
 
 from trm_ml_mm.evaluation.run_record import FILE
 from trm_ml_mm.experiments.suites import (
+    ABLATION_SETTINGS,
+    FEW_LABELS,
     SETTINGS,
     TRAINED,
     ZERO_SHOT,
-    is_ablation,
     method_of,
     plan_suite,
 )
@@ -27,31 +28,40 @@ def tool(name, *arguments):
         env={**os.environ, 'CUDA_VISIBLE_DEVICES': ''})
 
 
-def test_every_config_runs_in_every_setting_with_three_seeds():
+def test_every_config_runs_with_several_seeds_and_unseen_scenes():
+    parts = {part.name: part.jobs for part in plan_suite(CONFIGS)}
     runs = {}
-    for job in plan_suite(CONFIGS):
-        runs.setdefault(method_of(job), {}).setdefault(
-            job.known, set()).add((job.data, job.seed))
+    for jobs in parts.values():
+        for job in jobs:
+            runs.setdefault(method_of(job), {}).setdefault(
+                (job.known, job.data[1:]), set()).add((job.data[0], job.seed))
     names = {p.stem for folder in ('baselines', 'ablations')
              for p in (CONFIGS / folder).glob('*.py')}
     # Zero-shot rows come from the runs of the others.
-    assert names | {'trm_ml', 'trm_ml_oracle'} == {*runs, *ZERO_SHOT}
-    assert runs.pop('trm_ml_oracle').keys() == {'all'}
+    assert names | {'trm_ml'} == {*runs, *ZERO_SHOT}
     for method, by_setting in runs.items():
-        assert set(by_setting) == set(SETTINGS), method
-        for settings in by_setting.values():
-            assert len(settings) >= 3
-            assert {data for data, _ in settings} == {
-                ('scene_set=0', ), ('scene_set=1', )}
-    quick = {method_of(job) for job in plan_suite(CONFIGS, quick=True)}
-    assert quick == {'trm_ml', 'trm_ml_oracle', 'base', *TRAINED}
+        main = method in ('trm_ml', 'base', *TRAINED)
+        known = {setting for setting, scenes in by_setting if not scenes}
+        assert known == {*SETTINGS, 'all', *FEW_LABELS} if main else (
+            known == set(ABLATION_SETTINGS)), method
+        for (setting, scenes), seeds in by_setting.items():
+            assert len(seeds) == (4 if main and not scenes and (
+                setting in (*SETTINGS, 'all')) else 2)
+            # Set 0, on which settings were chosen, is not among them.
+            assert {data for data, _ in seeds} == {
+                'scene_set=2', 'scene_set=3'}
+    quick, = plan_suite(CONFIGS, quick=True)
+    assert {method_of(job) for job in quick.jobs} == {
+        'trm_ml', 'base', *TRAINED}
 
 
-def test_a_report_may_lack_ablations_and_nothing_else(tmp_path):
-    for job in plan_suite(CONFIGS):
-        assert is_ablation(job) == (
-            method_of(job) not in ('trm_ml', 'trm_ml_oracle', 'base',
-                                   *TRAINED))
+def test_the_parts_of_the_suite_are_those_of_the_command():
+    out = tool('evidence', '--help').stdout
+    names = ','.join(part.name for part in plan_suite(CONFIGS))
+    assert f'{{{names}}}' in out
+
+
+def test_a_report_needs_the_main_part(tmp_path):
     failed = tool('evidence', '--report', '--out', tmp_path)
     assert failed.returncode == 1
     assert 'runs are missing or failed' in failed.stderr

@@ -104,8 +104,8 @@ def test_another_setting_is_refused(tmp_path):
     fill(scenes(), tmp_path)
     use_cache(scenes(), tmp_path)  # fits
     weights = tmp_path / 'other.pth'
-    from trm_ml_mm.models.towers.mini import MINI_CLIP_WEIGHTS
-    packed = torch.load(MINI_CLIP_WEIGHTS, weights_only=True)
+    from trm_ml_mm.models.towers.mini import MINI_CLIPS
+    packed = torch.load(MINI_CLIPS['mini'], weights_only=True)
     packed['visual.conv1.weight'] += .01
     torch.save(packed, weights)
     for change, message in [

@@ -5,6 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from mmpretrain.registry import MODELS
+from mmpretrain.structures import DataSample
 from tests_support import ROOT
 
 from trm_ml_mm.engine import load_config
@@ -68,13 +69,31 @@ def test_losses_do_not_depend_on_cones(kind, cone, gap):
         head = MODELS.build(dict(
             type=f'trm_ml_mm.{kind}', num_classes=4, dim=10, loss=LOSS,
             assume_negative=1., **HEADS[kind])).train()
-        from mmpretrain.structures import DataSample
         samples = [DataSample().set_gt_score(row) for row in targets]
         for _ in range(2):
             losses = head.loss(feats, samples)
         values.append({k: v.item() for k, v in losses.items()})
     assert values[0] == pytest.approx(values[1], rel=1e-3, abs=1e-4)
     assert values[0]['loss_cls'] > 0
+
+
+@pytest.mark.parametrize('kind', HEADS)
+@pytest.mark.parametrize('classes,images', [(1, 6), (2, 6), (4, 1), (1, 1)])
+def test_one_class_and_one_image_train(kind, classes, images):
+    raw = features(classes, images)
+    head = MODELS.build(dict(
+        type=f'trm_ml_mm.{kind}', num_classes=classes, dim=10, loss=LOSS,
+        **HEADS[kind])).train()
+    targets = torch.ones(images, classes)
+    for _ in range(3):  # the last steps have pseudo-labels and prototypes
+        losses = head.loss(in_cones(raw, 1 / 6, .2), [
+            DataSample().set_gt_score(row) for row in targets])
+        targets = torch.randint(-1, 2, targets.shape).float()
+    total = sum(value for name, value in losses.items() if 'loss' in name)
+    total.backward()
+    for name, value in head.named_parameters():
+        assert value.grad is None or value.grad.isfinite().all(), name
+    assert total.isfinite()
 
 
 def test_without_alignment_cones_do_matter():

@@ -167,7 +167,7 @@ def test_hidden_labels_never_touch_a_loss(term):
             region_loss=dict(type='trm_ml_mm.PartialAsymmetricLoss'),
             assume_negative=.1,
             prototypes=dict(type='trm_ml_mm.MultimodalPrototypes',
-                            warmup_images=0, history=64,
+                            warmup_images=0,
                             positive_ratio=.2))
         torch.nn.init.normal_(head.region.mlp[-1].weight, std=.1)
         data = PartialLabelDataset(Tiny(labels), known=.3)
@@ -249,7 +249,7 @@ def test_a_pseudo_label_weighs_at_most_its_weight_in_known_ones():
 def test_distillation_counts_pseudo_labels_as_known():
     head, backbone = scene_head(
         prototypes=dict(type='trm_ml_mm.MultimodalPrototypes',
-                        warmup_images=0, history=64))
+                        warmup_images=0))
     torch.nn.init.normal_(head.region.mlp[-1].weight, std=.1)
     output = head.match(backbone(torch.randn(32, 3, 96, 96)))
     targets = torch.randint(-1, 2, (32, 30)).float()

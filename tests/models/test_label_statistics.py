@@ -45,9 +45,25 @@ def test_a_stray_negative_does_not_turn_tags_into_labels():
     assert statistics.counts.prior()[0] == pytest.approx(40 / (40 + 25))
 
 
+def test_decisions_are_those_of_the_whole_label_matrix():
+    """1% known: a class's first batches have no known negative by chance."""
+    labels = torch.full((400, 2), -1)
+    labels[300:, 0] = 0
+    labels[:10, 0] = 1
+    statistics = LabelStatistics(2)
+    statistics.set_training_labels(labels)
+    statistics.update(labels[:50])
+    assert statistics.counts.negatives_are_labelled().tolist() == [True, False]
+    assert statistics.counts.prior()[0] == pytest.approx(10 / 110)
+    assert statistics.seen == 50
+    with pytest.raises(ValueError, match='labels of 2 classes .* model 3'):
+        LabelStatistics(3).set_training_labels(labels)
+
+
 def test_counts_are_part_of_the_checkpoint():
     statistics, twin = LabelStatistics(3), LabelStatistics(3)
     statistics.update(torch.randint(-1, 2, (50, 3)).float())
     twin.load_state_dict(statistics.state_dict())
     for a, b in zip(statistics.counts, twin.counts):
         assert torch.equal(a, b)
+    assert twin.seen == 50

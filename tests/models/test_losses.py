@@ -134,14 +134,15 @@ def test_contrast_equals_a_loop():
             assert got[b, c].item() == pytest.approx(want, abs=1e-4)
 
 
-def test_contrast_counts_positives_and_skips_empty_prototypes():
+def test_contrast_is_a_mean_over_positives_and_a_sum_over_modalities():
     features = torch.randn(3, 4, 8, requires_grad=True)
-    text, visual = torch.randn(4, 8), torch.zeros(4, 8)
+    text, visual = torch.randn(2, 4, 8)
     positives = torch.zeros(3, 4, dtype=torch.bool)
     positives[0, 1] = positives[2, 3] = True
     got = MultimodalContrastiveLoss(loss_weight=1.)(features, positives,
                                                     visual, text)
-    want = prototype_contrast(features, text)[positives].mean()
+    want = sum(prototype_contrast(features, prototypes)[positives].mean()
+               for prototypes in (text, visual))
     assert torch.allclose(got, want)
     got.backward()
     assert (features.grad[~positives] == 0).all()

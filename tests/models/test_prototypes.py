@@ -10,14 +10,17 @@ from trm_ml_mm.models.prototypes import prototype_score, pseudo_label_thresholds
 class Memory(Prototypes):
     """Prototypes that count the labels they see, as the head does for them."""
 
-    def __init__(self, num_classes, dim, **options):
+    def __init__(self, num_classes, dim, images=2048, **options):
         super().__init__(num_classes, dim, **options)
         self.statistics = LabelStatistics(num_classes)
+        if images:
+            self.prepare(images)
 
     def forward(self, *features_and_targets):
         batch = self.statistics.update(features_and_targets[-1])
-        return super().forward(*features_and_targets, batch,
-                               self.statistics.counts)
+        return super().forward(*features_and_targets, batch.positives,
+                               self.statistics.counts.prior(),
+                               self.statistics.seen)
 
 
 def test_score_equals_a_loop():
@@ -64,8 +67,7 @@ def test_the_positive_threshold_is_what_a_ratio_of_known_positives_reaches():
 
 def test_positives_are_found_at_the_ratio_although_the_prior_is_not_known():
     """Single positive labels: a third of the positives, no negative."""
-    memory = Memory(4, 8, scale=0., warmup_images=0, history=512,
-                                  positive_ratio=.6)
+    memory = Memory(4, 8, scale=0., warmup_images=0, positive_ratio=.6)
     found = present = 0
     for step in range(40):
         truth = (torch.rand(64, 4) < .4).float()
@@ -82,8 +84,7 @@ def test_positives_are_found_at_the_ratio_although_the_prior_is_not_known():
 
 
 def test_prototypes_are_added_to_the_matching_logit():
-    memory = Memory(4, 8, scale=3., modalities=['text'],
-                                  levels=['query'])
+    memory = Memory(4, 8, scale=3., modalities=['text'], levels=['query'])
     query, region = torch.randn(2, 5, 4, 8)
     text, logits = torch.randn(4, 8), torch.randn(5, 4)
     expected = logits + 3 * prototype_score(query, text)
@@ -91,30 +92,52 @@ def test_prototypes_are_added_to_the_matching_logit():
                           expected)
 
 
-def test_visual_prototypes_are_running_means_of_known_positives():
-    memory = Memory(3, 8, momentum=.9, warmup_images=0)
-    expected = torch.zeros(3, 8)
-    for _ in range(4):
-        query = torch.randn(6, 3, 8)
+def known_positives(steps, seen, mean=0., noise=1.):
+    """Batches; all known positives of each class are added to ``seen``."""
+    for _ in range(steps):
+        query = mean + noise * torch.randn(6, 3, 8)
         targets = torch.randint(-1, 2, (6, 3)).float()
         targets[:, 2] = -1  # never known
         for c in range(3):
             known = F.normalize(query, dim=-1)[targets[:, c] == 1, c]
-            if len(known) == 0:
-                continue
-            if (expected[c] == 0).all():
-                expected[c] = known.mean(0)
-            else:
-                expected[c] = .9 * expected[c] + .1 * known.mean(0)
-        memory(query, torch.randn(6, 3, 8), torch.randn(3, 8),
-               torch.randn(6, 3), targets)
-    assert torch.allclose(memory.visual, expected, atol=1e-6)
-    assert (memory.visual[2] == 0).all()
+            seen[c] = torch.cat([seen[c], known])
+        yield query, targets
+
+
+def test_visual_prototypes_are_means_of_known_positives():
+    memory = Memory(3, 8, warmup_images=0)
+    text, seen = torch.randn(3, 8), [torch.zeros(0, 8) for _ in range(3)]
+    for query, targets in known_positives(4, seen):
+        memory(query, torch.randn(6, 3, 8), text, torch.randn(6, 3), targets)
+    expected = torch.stack([seen[0].mean(0), seen[1].mean(0), text[2]])
+    assert torch.allclose(memory.visual_prototypes(text), expected, atol=1e-6)
+
+
+def test_a_full_memory_forgets_old_positives():
+    """Ten times as many positives as it holds, the second half elsewhere."""
+    memory, text = Memory(3, 8, memory=20), torch.zeros(3, 8)
+    seen = [torch.zeros(0, 8) for _ in range(3)]
+    one, other = torch.eye(8)[:2]
+    for mean in (one, other):
+        for query, targets in known_positives(50, seen, mean, .01):
+            memory(query, query, text, torch.randn(6, 3), targets)
+    assert torch.allclose(memory.visual[:2], other.expand(2, 8), atol=.05)
+
+
+@pytest.mark.parametrize('images, length', [
+    (100, 256), (2000, 500), (5000, 1250), (1_000_000, 4096)])
+def test_the_history_is_a_share_of_the_training_set(images, length):
+    memory = Memory(3, 8, images=images)
+    assert memory.history.shape == (2, length, 3)
+    assert memory.warmup_images == images
+    twin = Memory(3, 8, images=None)
+    twin.load_state_dict(memory.state_dict())
+    assert twin.history.shape == (2, length, 3)
 
 
 def test_known_labels_are_never_overwritten():
-    memory = Memory(5, 8, warmup_images=0, history=64,
-                                  positive_ratio=1., negative_ratio=1.)
+    memory = Memory(5, 8, warmup_images=0, positive_ratio=1.,
+                    negative_ratio=1.)
     text = torch.randn(5, 8)
     for _ in range(4):
         query, region = torch.randn(2, 32, 5, 8)
@@ -138,7 +161,7 @@ def test_nothing_is_estimated_before_the_warm_up():
 def test_clear_scores_give_right_labels():
     """Features near the own prototype where present: found without error."""
     prototypes = F.normalize(torch.randn(4, 16), dim=-1)
-    memory = Memory(4, 16, warmup_images=0, history=512)
+    memory = Memory(4, 16, warmup_images=0)
     right = wrong = 0
     for step in range(20):
         truth = (torch.rand(64, 4) < .3).float()
@@ -156,13 +179,15 @@ def test_clear_scores_give_right_labels():
 
 
 @pytest.mark.parametrize('options', [
-    dict(modalities=['audio']), dict(levels=[]), dict(positive_ratio=1.5)])
+    dict(modalities=['audio']), dict(levels=[]), dict(positive_ratio=1.5),
+    dict(history=512), dict(memory=0)])
 def test_bad_options_are_refused(options):
     with pytest.raises(ValueError):
         Memory(3, 4, **options)
 
 
-def test_an_unset_warmup_is_refused():
-    with pytest.raises(ValueError, match='warmup_images .* is not set'):
-        Memory(3, 4)(*torch.randn(2, 2, 3, 4), torch.randn(3, 4),
-                                   torch.zeros(2, 3), torch.ones(2, 3))
+def test_an_unknown_training_set_is_refused():
+    with pytest.raises(ValueError, match='size of the training set'):
+        Memory(3, 4, images=None)(
+            *torch.randn(2, 2, 3, 4), torch.randn(3, 4), torch.zeros(2, 3),
+            torch.ones(2, 3))

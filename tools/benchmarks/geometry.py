@@ -1,8 +1,8 @@
 """Does a method depend on how wide the joint space is? Train on the built-in
 set with the tower's output changed, and nothing else:
-python tools/benchmarks/geometry.py --methods trm_ml text_pixel --align
+python tools/benchmarks/geometry.py --methods trm_ml text_pixel
 
-Three ways in which a real joint space differs from the mini CLIP's:
+Three ways in which a real joint space differs from that of 'mini-wide':
 
 * cone c: all images share a constant, and all texts share one, so that
   differences between cosines shrink to c times their size;
@@ -29,6 +29,7 @@ from trm_ml_mm.registry import MODELS
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 CONTENT_WIDTH = 64
+ARCH = 'mini-wide'
 CONSTANT_WIDTH = 4  # 2 would do; heads of attention need a multiple of 4
 GEOMETRIES = {'as it is': {}}
 GEOMETRIES.update({
@@ -40,7 +41,7 @@ GEOMETRIES['c 1/3, rho 0.2, content 40%'] = dict(cone=1 / 3, gap=.2,
 
 @MODELS.register_module()
 class DistortedCLIPPromptBackbone(CLIPPromptBackbone):
-    """The mini CLIP with another geometry; what it knows stays the same.
+    """A CLIP with another geometry; what it knows stays the same.
 
     Args:
         cone, gap, content: See above.
@@ -103,8 +104,8 @@ def parse_args():
     parser.add_argument('--seeds', nargs='+', type=int, default=[0])
     parser.add_argument('--geometries', nargs='+', default=list(GEOMETRIES),
                         choices=list(GEOMETRIES))
-    parser.add_argument('--align', action='store_true',
-                        help='centre the joint space, adapt scales to it')
+    parser.add_argument('--unaligned', action='store_true',
+                        help='train on the joint space as it is')
     parser.add_argument('--split', choices=['val', 'test'], default='test')
     parser.add_argument('--features', help='folder of cached features')
     parser.add_argument('--cfg-options', nargs='+', default=[],
@@ -120,7 +121,7 @@ def config_of(method):
 
 
 def fill(folder):
-    cfg = load_config(config_of('trm_ml'))
+    cfg = load_config(config_of('trm_ml'), {'arch': ARCH})
     tower = build_tower(cfg)
     for split in splits_to_cache(cfg):
         CacheFiller(cfg, split, folder, 4, tower=tower).fill(workers=0)
@@ -132,7 +133,8 @@ def train(args, method, known, seed, geometry, features):
         build_runner(config_of(method), work_dir, {
             'model.backbone': dict(
                 type='trm_ml_mm.DistortedCLIPPromptBackbone',
-                align=args.align, **GEOMETRIES[geometry]),
+                align=not args.unaligned, **GEOMETRIES[geometry]),
+            'arch': ARCH,
             'train_dataloader.dataset.known': setting(known),
             'train_dataloader.dataset.seed': seed or None,
             'randomness.seed': seed, 'feature_cache': features,

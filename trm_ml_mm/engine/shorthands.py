@@ -22,7 +22,9 @@ _SIZE_KEYS = ('scale', 'crop_size', 'size', 'image_size', 'img_size')
 
 def set_epochs(cfg: Config, epochs: int) -> None:
     """Train for this many epochs. The learning rate schedule keeps its shape:
-    warm-up and decay are stretched with it.
+    warm-up and decay are stretched with it. In a longer training the rate falls
+    by the same ratio: more passes over the same few labels would only fit them
+    more closely (docs/method.md, "Longer training").
 
     Raises:
         ValueError: If it is no positive integer, or training is not counted
@@ -38,6 +40,9 @@ def set_epochs(cfg: Config, epochs: int) -> None:
                          'train_cfg.max_iters.')
     ratio = epochs / train.max_epochs
     train.max_epochs = epochs
+    optimizer = (cfg.get('optim_wrapper') or {}).get('optimizer') or {}
+    if ratio > 1 and optimizer.get('lr'):
+        optimizer.lr /= ratio
     schedulers = cfg.get('param_scheduler') or []
     for scheduler in ([schedulers] if isinstance(schedulers, dict) else
                       schedulers):
@@ -212,6 +217,7 @@ def apply_shorthands(cfg: Config, options: dict) -> None:
     if root is not None and not any(
             _is_inside(d['data_root'], root) for d in _with_data_root(cfg)):
         set_data_root(cfg, root)  # a config that only overrides data_root
-    for key, value in [*named.items(), *options.items()]:
-        if key in SHORTHANDS:
-            SHORTHANDS[key](cfg, value)
+    values = {**named, **options}
+    for key in SHORTHANDS:  # lr after epochs, so that it says what it is
+        if key in values:
+            SHORTHANDS[key](cfg, values[key])

@@ -20,7 +20,7 @@ from trm_ml_mm.visualization import (
 
 from .plan import Job, parse_options
 from .results import QUALITY, Results, read_quality
-from .suites import BASELINES, ORACLE, OURS, method_of
+from .suites import BASELINES, OURS, method_of
 from .tables import mean_and_deviation, setting_name
 
 
@@ -74,10 +74,10 @@ def proportion_curves(results: Results,
                       proportions: Sequence[float]) -> List[Curve]:
     """mAP against the proportion of known labels, a curve per method."""
     curves = []
-    for method in (OURS, *reversed(BASELINES), ORACLE):
+    for method in (OURS, *reversed(BASELINES)):
         points = [mean_and_deviation(results.of[method, k])
-                  for k in proportions]
-        curves.append(Curve(method, [100 * k for k in proportions],
+                  for k in (*proportions, 'all')]
+        curves.append(Curve(method, [100 * k for k in (*proportions, 1)],
                             [mean for mean, _ in points],
                             [deviation or 0 for _, deviation in points]))
     return curves

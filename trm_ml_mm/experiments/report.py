@@ -19,16 +19,20 @@ from .figures import draw_all
 from .manifest import read_manifest
 from .plan import Job
 from .results import QUALITY, Results, gather, read_quality
+from .run import read_row
 from .suites import (
     BASE,
     BASELINES,
     NO_RELATIONS,
-    ORACLE,
     OURS,
     TRAINED,
+    ZERO_SHOT,
+    Part,
+    is_needed,
     method_of,
 )
 from .tables import (
+    Run,
     cell,
     in_order,
     markdown,
@@ -62,30 +66,34 @@ def difference_table(results: Results, methods: Sequence[str],
     for method in methods:
         line = [method]
         for known in results.settings:
-            values = results.paired(method, reference, known).values()
-            if not values:
-                line.append('-')
-                continue
-            text = f'{statistics.fmean(values):+.2f}'
-            if len(values) > 1:
-                text += f' ± {statistics.stdev(values):.2f}'
-            line.append(f'{text} (n={len(values)})')
+            line.append(difference_cell(
+                results.paired(method, reference, known)))
         lines.append(line)
     return lines
 
 
-def gap_table(results: Results) -> List[List[str]]:
-    """How much of the gap between base and oracle TRM-ML closes."""
-    lines = [['', *map(setting_name, results.settings)],
-             ['TRM-ML minus base'], ['TRM-ML minus oracle'],
-             ['ratio of the gap closed']]
-    for known in results.settings:
-        base, ours, oracle = (
-            statistics.fmean(results.of[m, known].values())
-            for m in (BASE, OURS, ORACLE))
-        lines[1].append(f'{ours - base:+.2f}')
-        lines[2].append(f'{ours - oracle:+.2f}')
-        lines[3].append(f'{(ours - base) / (oracle - base):.0%}')
+def difference_cell(differences: Dict[Run, float]) -> str:
+    """Mean, sample standard deviation and number of differences."""
+    values = differences.values()
+    if not values:
+        return '-'
+    text = f'{statistics.fmean(values):+.2f}'
+    if len(values) > 1:
+        text += f' ± {statistics.stdev(values):.2f}'
+    return f'{text} (n={len(values)})'
+
+
+def cost_table(results: Results, methods: Sequence[str]) -> List[List[str]]:
+    """What missing labels cost each method: its mAP minus that of the same
+    method with all labels known, run by run."""
+    settings = [k for k in results.settings if k != 'all']
+    lines = [['minus all labels known', *map(setting_name, settings)]]
+    for method in methods:
+        complete = results.of[method, 'all']
+        lines.append([method, *(difference_cell({
+            run: value - complete[run]
+            for run, value in results.of[method, known].items()})
+            for known in settings)])
     return lines
 
 
@@ -114,27 +122,43 @@ def number_of_scenes(config: str) -> Dict[str, int]:
 
 def results_context(rows: Sequence[dict]) -> dict:
     """What the template says about the rows alone: tables and counts."""
-    results = Results.from_rows(rows)
-    methods = list(dict.fromkeys(row['method'] for row in rows))
+    parts = {}
+    for row in rows:
+        parts.setdefault(row['part'], []).append(row)
+    order = [OURS, *reversed(BASELINES), BASE]
+    main = parts['main']
+    # Ablations are compared with the main part's runs of the same seeds.
+    every = main + parts.get('ablations', [])
+    results = Results.from_rows(main)
+    trials = Results.from_rows(every)._replace(settings=in_order(
+        {row['known'] for row in parts.get('ablations', main)}))
+    methods = list(dict.fromkeys(row['method'] for row in every))
     added = [m for m in methods
              if m.startswith('base_') or m == 'region_level']
-    order = [OURS, *reversed(BASELINES), BASE, ORACLE]
     changed = [m for m in methods if m not in (*order, *added)]
-    headline = sorted((r for r in rows if r['method'] in order),
-                      key=lambda r: order.index(r['method']))
+    trained = [m for m in order if m not in ZERO_SHOT]
+
+    def whole(rows):
+        return markdown(table(sorted(
+            rows, key=lambda row: order.index(row['method']))))
+
     return dict(
-        seeds=len({row['seed'] for row in rows}),
-        scene_sets=len({row['scene_set'] for row in rows}),
-        headline=markdown(table(headline)),
+        seeds=len({row['seed'] for row in main}),
+        scene_sets=len({row['scene_set'] for row in main}),
+        headline=whole(main),
         margins=markdown(margin_table(results)),
-        gap=markdown(gap_table(results)),
-        matching=markdown(difference_table(results, TRAINED, BASE)),
-        added=markdown(difference_table(results, added, BASE))
+        cost=markdown(cost_table(results, trained)),
+        matching=markdown(difference_table(trials, TRAINED, BASE)),
+        added=markdown(difference_table(trials, added, BASE))
         if added else '',
-        changed=markdown(difference_table(results, changed, OURS)),
+        changed=markdown(difference_table(trials, changed, OURS))
+        if changed else '',
         without_relations=markdown(
-            difference_table(results, TRAINED, NO_RELATIONS))
-        if NO_RELATIONS in methods else '')
+            difference_table(trials, TRAINED, NO_RELATIONS))
+        if NO_RELATIONS in methods else '',
+        few_labels=whole(parts['few_labels']) if 'few_labels' in parts else '',
+        sizes={int(name.split('_')[1]): whole(part)
+               for name, part in parts.items() if name.startswith('scenes_')})
 
 
 def render_results(context: dict) -> str:
@@ -146,12 +170,13 @@ def render_results(context: dict) -> str:
     return environment.get_template('results.md.j2').render(context)
 
 
-def write_report(jobs: Sequence[Job], out: Union[str, Path],
+def write_report(parts: Sequence[Part], out: Union[str, Path],
                  docs: Union[str, Path], command: str) -> str:
     """Write ``results.json``, ``results.md`` and the pictures.
 
     Args:
-        jobs: Finished jobs.
+        parts: Of the suite; those with missing runs are shown as far as they
+            are finished.
         out: Folder of the runs.
         docs: Folder of the report.
         command: The command that writes it, to be printed in the report.
@@ -161,19 +186,23 @@ def write_report(jobs: Sequence[Job], out: Union[str, Path],
     """
     docs = Path(docs)
     docs.mkdir(parents=True, exist_ok=True)
-    rows = gather(jobs, out)
-    pictures = draw_all(jobs, out, Results.from_rows(rows), docs / 'pictures')
+    rows = [row for part in parts for row in gather(part, out)]
+    main = next(part for part in parts if is_needed(part))
+    pictures = draw_all(main.jobs, out, Results.from_rows(gather(main, out)),
+                        docs / 'pictures')
     write_text(docs / 'results.json',
                '[\n' + ',\n'.join(json.dumps(row) for row in rows) + '\n]\n')
-    codes = Counter(read_manifest(job, out)['code'] for job in jobs)
+    codes = Counter(read_manifest(job, out)['code']
+                    for part in parts for job in part.jobs
+                    if read_row(job, out) is not None)
     text = render_results(dict(
         results_context(rows),
         command=command,
         date=date.today(),
         codes=', '.join(f'{code} ({n} runs)' for code, n in codes.items()),
         versions=library_versions(),
-        scenes=number_of_scenes(jobs[0].config),
-        quality=markdown(quality_table(jobs, out)),
+        scenes=number_of_scenes(main.jobs[0].config),
+        quality=markdown(quality_table(main.jobs, out)),
         pictures=pictures))
     write_text(docs / 'results.md', text)
     return text

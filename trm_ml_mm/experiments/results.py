@@ -8,37 +8,33 @@ from trm_ml_mm.evaluation.run_record import read_record
 
 from .plan import Job, Setting
 from .run import read_row
-from .suites import ORACLE, ZERO_SHOT, method_of
+from .suites import ZERO_SHOT, Part, method_of
 from .tables import Run, in_order, run_of
 
 QUALITY = ('positive_precision', 'positive_recall', 'negative_precision',
            'negative_recall')
 
 
-def gather(jobs: Sequence[Job], out: Union[str, Path]) -> List[dict]:
-    """One row per method, setting and seed.
+def gather(part: Part, out: Union[str, Path]) -> List[dict]:
+    """One row per method, setting and seed of the finished runs.
 
-    Zero-shot CLIP and the oracle, which knows all labels, do not depend on the
-    setting: their row is repeated in every setting.
+    Zero-shot CLIP does not depend on the setting: its row is repeated in every
+    setting.
     """
-    settings = list(dict.fromkeys(j.known for j in jobs if j.known != 'all'))
-    rows = []
-    for job in jobs:
+    rows, zero_shot = [], {}
+    for job in part.jobs:
+        record = read_record(job.work_dir(out))
+        if record is None:
+            continue
         row = read_row(job, out)
-        common = dict(known=job.known, seed=job.seed,
-                      scene_set=row['scene_set'], split=row['split'])
-        own = dict(method=method_of(job), **common, mAP=row['mAP'],
-                   CF1=row['CF1'], OF1=row['OF1'])
-        if own['method'] == ORACLE:
-            rows += [dict(own, known=known) for known in settings]
-            record = read_record(job.work_dir(out))
-            for kind in ZERO_SHOT:
-                metrics = record.row(kind).metrics
-                rows += [dict(dict(method=kind, **common), known=known,
-                              mAP=metrics['mAP']) for known in settings]
-        else:
-            rows.append(own)
-    return rows
+        common = dict(part=part.name, scene_set=row['scene_set'],
+                      seed=job.seed, known=job.known, split=row['split'])
+        rows.append(dict(method=method_of(job), **common, mAP=row['mAP'],
+                         CF1=row['CF1'], OF1=row['OF1']))
+        for kind in ZERO_SHOT:
+            zero_shot[kind, job.known, job.seed] = dict(
+                method=kind, **common, mAP=record.row(kind).metrics['mAP'])
+    return rows + list(zero_shot.values())
 
 
 class Results(NamedTuple):

@@ -1,4 +1,4 @@
-"""How often labels of each class were seen, and what follows from it.
+"""How common labels of each class are, and what follows from it.
 
 The only place where training counts labels. Ours.
 """
@@ -17,6 +17,12 @@ class LabelCounts(NamedTuple):
     negatives: Tensor  # (C,) int64
     positives: Tensor  # (C,) int64
     images: Tensor  # () int64
+
+    @classmethod
+    def of(cls, targets: Tensor) -> 'LabelCounts':
+        """Count labels ``(N, C)`` in {PRESENT, ABSENT, UNKNOWN}."""
+        return cls((targets == ABSENT).sum(0), (targets == PRESENT).sum(0),
+                   torch.tensor(len(targets), device=targets.device))
 
     def negatives_are_labelled(self, least: float = 0.1) -> Tensor:
         """Whether absence is labelled too, class by class, ``(C,)`` bool.
@@ -44,7 +50,11 @@ class LabelCounts(NamedTuple):
 
 
 class LabelStatistics(nn.Module):
-    """Counts the labels of all training batches. Part of the checkpoint.
+    """Label counts of the training set. Part of the checkpoint.
+
+    :meth:`set_training_labels` counts the whole label matrix once, before
+    training. Without it, as in a training loop of one's own, the counts are
+    those of the batches so far.
 
     Args:
         num_classes: C.
@@ -55,15 +65,33 @@ class LabelStatistics(nn.Module):
         for name, shape in zip(LabelCounts._fields,
                                ((num_classes, ), (num_classes, ), ())):
             self.register_buffer(name, torch.zeros(shape, dtype=torch.long))
+        self.register_buffer('seen', torch.zeros((), dtype=torch.long))
+        self._whole = False
 
     @property
     def counts(self) -> LabelCounts:
-        """Everything seen so far."""
+        """Of the training set, as far as it is known."""
         return LabelCounts(self.negatives, self.positives, self.images)
 
     @torch.no_grad()
+    def set_training_labels(self, labels: Tensor) -> None:
+        """Count the label matrix of the training set: ``(N, C)`` in
+        {PRESENT, ABSENT, UNKNOWN}. Every rank has the same one.
+
+        Raises:
+            ValueError: If the number of classes differs.
+        """
+        if labels.shape[1] != len(self.positives):
+            raise ValueError(
+                f'The training set has labels of {labels.shape[1]} classes and '
+                f'the model {len(self.positives)}: make them agree.')
+        for total, value in zip(self.counts, LabelCounts.of(labels)):
+            total.copy_(value)
+        self._whole = True
+
+    @torch.no_grad()
     def update(self, targets: Tensor) -> LabelCounts:
-        """Add the batches of all ranks.
+        """Take in the batches of all ranks.
 
         Args:
             targets: ``(B, C)`` in {PRESENT, ABSENT, UNKNOWN}, of this rank.
@@ -71,14 +99,14 @@ class LabelStatistics(nn.Module):
         Returns:
             The counts of this step's batches alone.
         """
+        negatives, positives, images = LabelCounts.of(targets)
         # One tensor, so that ranks talk once.
-        counts = torch.cat([(targets == ABSENT).sum(0),
-                            (targets == PRESENT).sum(0),
-                            targets.new_tensor([len(targets)]).long()])
+        counts = torch.cat([negatives, positives, images[None]])
         all_reduce(counts)
-        classes = targets.shape[1]
-        batch = LabelCounts(counts[:classes], counts[classes:2 * classes],
-                            counts[-1])
-        for total, added in zip(self.counts, batch):
-            total += added
+        *classes, images = counts.split([len(negatives), len(positives), 1])
+        batch = LabelCounts(*classes, images.squeeze(0))
+        self.seen += batch.images
+        if not self._whole:
+            for total, added in zip(self.counts, batch):
+                total += added
         return batch

@@ -21,10 +21,9 @@ from trm_ml_mm.utils.checks import (
     check_ratio,
 )
 
-from .label_statistics import LabelCounts
-
 MODALITIES = ('visual', 'text')
 LEVELS = ('query', 'region')
+HISTORY = (256, 4096)  # fewest and most images that thresholds are taken from
 
 
 def prototype_score(features: Tensor,
@@ -103,10 +102,11 @@ def _quantile(values: Tensor, ratio) -> Tensor:
 class MultimodalPrototypes(BaseModule):
     """Memory of category prototypes that estimates unknown labels.
 
-    A visual prototype is the running mean of the normalised query-level
-    features of known positives. A text prototype is the current text feature.
-    The score of an unknown label is the matching logit plus ``scale`` times
-    the mean of :func:`prototype_score` over both levels and both modalities;
+    A visual prototype is the mean of the normalised query-level features of
+    about the last ``memory`` known positives; for a class that had none yet,
+    its text feature. A text prototype is the current text feature. The score
+    of an unknown label is the matching logit plus ``scale`` times the mean of
+    :func:`prototype_score` over both levels and both modalities;
     :func:`pseudo_label_thresholds` cuts it. Samples of all ranks enter the
     memory, so every rank holds the same one, and a pseudo-label does not
     depend on the rank that makes it.
@@ -114,34 +114,35 @@ class MultimodalPrototypes(BaseModule):
     Args:
         num_classes: C.
         dim: D.
-        momentum: Of the visual prototypes, per batch in which the class has a
-            known positive.
+        memory: Positives that a visual prototype remembers. It is the mean of
+            all so far until there are more; then older ones fade.
         modalities: Prototypes to compare with: 'visual', 'text', or both.
         levels: Features to compare: 'query', 'region', or both.
         inter_class: See :func:`prototype_score`.
         scale: Weight of the prototypes in the score, next to the matching
             logit. 0: the logit alone decides.
         positive_ratio, negative_ratio: See :func:`pseudo_label_thresholds`.
-        history: K, how many recent images the thresholds are taken from.
+        history: How many recent images the thresholds are taken from, as a
+            ratio of the training set; at least 256, at most 4,096 images.
         warmup_images: No pseudo-label before this many images were seen. None:
-            the size of the training set, which PartialLabelHook fills in.
+            the size of the training set.
 
     Raises:
         ValueError: If a modality or level is unknown, a ratio is not in
-            [0, 1], or the scale is negative.
+            [0, 1], or a number is not positive.
     """
 
     def __init__(self,
                  num_classes: int,
                  dim: int,
-                 momentum: float = 0.99,
+                 memory: int = 1000,
                  modalities: Sequence[str] = MODALITIES,
                  levels: Sequence[str] = LEVELS,
                  inter_class: float = 0.5,
                  scale: float = 10.,
                  positive_ratio: float = 0.65,
                  negative_ratio: float = 0.75,
-                 history: int = 1024,
+                 history: float = 0.25,
                  warmup_images: Optional[int] = None):
         super().__init__()
         for name, chosen, choices in (('modalities', modalities, MODALITIES),
@@ -151,21 +152,40 @@ class MultimodalPrototypes(BaseModule):
                 raise ValueError(f'{name} must be {words} or both, got '
                                  f'{list(chosen)}.')
         check_ratio(positive_ratio=positive_ratio,
-                    negative_ratio=negative_ratio, momentum=momentum)
+                    negative_ratio=negative_ratio, history=history)
         check_not_negative(scale=scale)
-        check_positive(history=history)
-        self.momentum = momentum
+        check_positive(memory=memory)
+        self.memory = memory
         self.modalities = tuple(modalities)
         self.levels = tuple(levels)
         self.inter_class = inter_class
         self.scale = scale
         self.positive_ratio = positive_ratio
         self.negative_ratio = negative_ratio
+        self.history_ratio = history
         self.warmup_images = warmup_images
         self.register_buffer('visual', torch.zeros(num_classes, dim))
-        # Scores of recent images, and their labels.
-        self.register_buffer(
-            'history', torch.full((2, history, num_classes), float('nan')))
+        self.register_buffer('visual_count', torch.zeros(num_classes))
+        # Scores of recent images, and their labels. prepare() sets its length.
+        self.register_buffer('history', torch.zeros(2, 0, num_classes))
+
+    def prepare(self, training_images: int) -> None:
+        """Fit warm-up and history to the size of the training set.
+        PartialLabelHook calls it before training.
+
+        What was loaded from a checkpoint stays.
+        """
+        if self.warmup_images is None:
+            self.warmup_images = training_images
+        if not self.history.shape[1]:
+            length = round(self.history_ratio * training_images)
+            length = min(max(length, HISTORY[0]), HISTORY[1])
+            self.history = self.history.new_full(
+                (2, length, self.history.shape[2]), float('nan'))
+
+    def visual_prototypes(self, text: Tensor) -> Tensor:
+        """``(C, D)``; of a class without a known positive so far, its text."""
+        return torch.where(self.visual_count[:, None] > 0, self.visual, text)
 
     def scores(self, query: Tensor, region: Tensor, text: Tensor,
                logits: Tensor, unit: Union[float, Tensor] = 1.) -> Tensor:
@@ -178,7 +198,7 @@ class MultimodalPrototypes(BaseModule):
             unit: Of the joint space; divides ``scale``.
         """
         features = dict(query=query, region=region)
-        prototypes = dict(visual=self.visual, text=text)
+        prototypes = dict(visual=self.visual_prototypes(text), text=text)
         terms = [
             prototype_score(features[level], prototypes[modality],
                             self.inter_class) for level in self.levels
@@ -188,8 +208,8 @@ class MultimodalPrototypes(BaseModule):
 
     @torch.no_grad()
     def forward(self, query: Tensor, region: Tensor, text: Tensor,
-                logits: Tensor, targets: Tensor, batch: LabelCounts,
-                seen: LabelCounts,
+                logits: Tensor, targets: Tensor, positives: Tensor,
+                prior: Tensor, seen: Tensor,
                 unit: Union[float, Tensor] = 1.) -> Tensor:
         """Learn from the known labels of a training batch, then estimate the
         unknown ones.
@@ -199,8 +219,9 @@ class MultimodalPrototypes(BaseModule):
             text: ``(C, D)`` text prototypes.
             logits: ``(B, C)`` matching logits.
             targets: ``(B, C)`` in {PRESENT, ABSENT, UNKNOWN}.
-            batch: Label counts of this step, all ranks.
-            seen: Label counts of all steps so far, this one included.
+            positives: ``(C,)`` known positives of this step, all ranks.
+            prior: ``(C,)`` expected ratio of positives.
+            seen: Scalar, images of all steps so far, this one included.
             unit: Of the joint space.
 
         Returns:
@@ -209,22 +230,25 @@ class MultimodalPrototypes(BaseModule):
             for every known label.
 
         Raises:
-            ValueError: If ``warmup_images`` is still None.
+            ValueError: If :meth:`prepare` was not called and
+                ``warmup_images`` is None.
         """
         if self.warmup_images is None:
             raise ValueError(
-                'warmup_images of the prototypes is not set: give a number of '
-                'images, or add PartialLabelHook to custom_hooks.')
-        self._update_visual(query, targets, batch.positives)
+                'The prototypes do not know the size of the training set: add '
+                'PartialLabelHook to custom_hooks, or call '
+                'head.prototypes.prepare(number of images) before training.')
+        self.prepare(self.warmup_images)  # if nobody did
+        self._update_visual(query, targets, positives)
         scores = self.scores(query, region, text, logits, unit)
         self._push(torch.stack([scores, targets]))
         recent, labels = self.history
         nan = float('nan')
         lower, upper = pseudo_label_thresholds(
             torch.where(labels == UNKNOWN, recent, nan),
-            torch.where(labels == PRESENT, recent, nan), seen.prior(),
+            torch.where(labels == PRESENT, recent, nan), prior,
             self.positive_ratio, self.negative_ratio)
-        ready = (targets == UNKNOWN) & (seen.images > self.warmup_images)
+        ready = (targets == UNKNOWN) & (seen > self.warmup_images)
         pseudo = torch.full_like(targets, UNKNOWN)
         pseudo[ready & (scores >= upper)] = PRESENT
         # If the thresholds cross, the label is negative.
@@ -233,17 +257,16 @@ class MultimodalPrototypes(BaseModule):
 
     def _update_visual(self, query: Tensor, targets: Tensor,
                        positives: Tensor) -> None:
-        """Update the running means of known positives, over all ranks."""
+        """Update the means of known positives, over all ranks."""
         positive = (targets == PRESENT).float()
         sums = torch.einsum('bc,bcd->cd', positive,
                             F.normalize(query.float(), dim=-1))
         all_reduce(sums)
-        mean = sums / positives.clamp(min=1)[:, None]
-        empty = self.visual.abs().sum(1) == 0
-        momentum = torch.where(empty, 0., self.momentum)[:, None]
-        updated = momentum * self.visual + (1 - momentum) * mean
-        self.visual.copy_(
-            torch.where((positives > 0)[:, None], updated, self.visual))
+        count = self.visual_count + positives
+        weight = count.clamp(min=1, max=self.memory)[:, None]
+        change = sums - positives[:, None] * self.visual
+        self.visual += change / torch.maximum(weight, positives[:, None])
+        self.visual_count.copy_(count)
 
     def _push(self, rows: Tensor) -> None:
         """First in, first out: ``(2, B, C)`` of all ranks in their order."""
@@ -251,3 +274,11 @@ class MultimodalPrototypes(BaseModule):
             rows = torch.cat(all_gather(rows), 1)
         kept = self.history.shape[1]
         self.history.copy_(torch.cat([self.history, rows], 1)[:, -kept:])
+
+    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
+        saved = state_dict.get(prefix + 'history')
+        if saved is not None and saved.dim() == 3:
+            length = saved.shape[1]  # of the set that it was trained on
+            self.history = self.history.new_zeros(
+                2, length, self.history.shape[2])
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)

@@ -24,7 +24,7 @@ model = dict(
             type='trm_ml_mm.RegionDistillationLoss', loss_weight=0.1),
         prototypes=dict(
             type='trm_ml_mm.MultimodalPrototypes',
-            history=4096,
+            history=0.25,
             warmup_images=None),  # one pass over the training set
         pseudo_weight=2.,
         assume_negative=2.,  # only in classes whose negatives are not labelled

@@ -3,12 +3,14 @@ import logging
 from pathlib import Path
 
 import numpy as np
+import torch
 from mmengine.dist import master_only
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 
 from trm_ml_mm.labels import load_mask, save_mask
+from trm_ml_mm.models.label_statistics import LabelStatistics
 from trm_ml_mm.models.prototypes import MultimodalPrototypes
 from trm_ml_mm.registry import HOOKS
 from trm_ml_mm.utils.configs import SPLITS
@@ -23,8 +25,8 @@ class PartialLabelHook(Hook):
       if labels would be blended (Mixup, CutMix).
     * The mask is saved in the work dir as ``known_labels_<hash>.npz``.
     * A run does not resume on another mask.
-    * Prototypes with ``warmup_images=None`` warm up during one pass over the
-      training set.
+    * The model learns how large the training set is and how common its labels
+      are, before training.
 
     Raises:
         ValueError: In those cases.
@@ -49,11 +51,12 @@ class PartialLabelHook(Hook):
 
     def before_train(self, runner) -> None:
         dataset = runner.train_dataloader.dataset
-        for module in runner.model.modules():
-            if (isinstance(module, MultimodalPrototypes)
-                    and module.warmup_images is None):
-                module.warmup_images = len(dataset)
         partial = find_mask(dataset)
+        for module in runner.model.modules():
+            if isinstance(module, MultimodalPrototypes):
+                module.prepare(len(dataset))
+            elif isinstance(module, LabelStatistics) and partial is not None:
+                module.set_training_labels(torch.from_numpy(partial.labels))
         if partial is not None:
             self._keep_mask(runner, partial)
 

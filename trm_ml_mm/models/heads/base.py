@@ -73,10 +73,6 @@ class MatchingHead(MultiLabelClsHead):
         self.num_classes = num_classes
         self.text = None
         if text is not None:
-            if text.get('align'):
-                raise ValueError('align is an option of CLIPPromptBackbone: on '
-                                 'another backbone the projection is learned, '
-                                 'and there is nothing to align.')
             self.text = PromptedTextEncoder(**text)
             names = self.text.class_names
             if len(names) != num_classes:
@@ -153,8 +149,11 @@ class MatchingHead(MultiLabelClsHead):
                 f'{type(self).__name__} needs a map (B, C, H, W) or (B, L, C) '
                 f'and the backbone gave {tuple(dense.shape)}: take its '
                 'feature map instead of its pooled feature.')
-        return CLIPFeatures(self.text(), self.text.zero_shot_text(), None,
-                            None, self.projection(dense))
+        zero_shot_text, mean = self.text.zero_shot_text(), self.text.text_mean()
+        if mean is not None:  # images need none: their projection is learned
+            zero_shot_text = centred(zero_shot_text, mean)
+        return CLIPFeatures(self.text(), zero_shot_text, None, None,
+                            self.projection(dense))
 
     def aligned(self, joint: CLIPFeatures) -> CLIPFeatures:
         """Centre images and zero-shot text, if the backbone asks for it.
@@ -192,7 +191,7 @@ class MatchingHead(MultiLabelClsHead):
             return self.supervision(logits, targets,
                                     self.label_statistics.counts)
 
-    def supervision(self, logits: Tensor, targets: Tensor, seen: LabelCounts,
+    def supervision(self, logits: Tensor, targets: Tensor, labels: LabelCounts,
                     targets_with_pseudo: Optional[Tensor] = None
                     ) -> Dict[str, Tensor]:
         """The loss over known labels and, if switched on, over labels that
@@ -201,7 +200,7 @@ class MatchingHead(MultiLabelClsHead):
         Args:
             logits: ``(B, C)``.
             targets: ``(B, C)`` in {PRESENT, ABSENT, UNKNOWN}.
-            seen: Label counts of all steps so far, this one included.
+            labels: Label counts of the training set.
             targets_with_pseudo: The same with pseudo-labels filled in; None:
                 there are none.
         """
@@ -210,7 +209,7 @@ class MatchingHead(MultiLabelClsHead):
             if targets_with_pseudo is None:
                 targets_with_pseudo = targets
             assumed = (targets_with_pseudo == UNKNOWN) & (
-                ~seen.negatives_are_labelled())
+                ~labels.negatives_are_labelled())
             losses['loss_assumed'] = self.assume_negative * self.loss_module(
                 logits, torch.where(assumed, float(ABSENT), float(UNKNOWN)),
                 torch.ones_like(assumed))
@@ -243,9 +242,10 @@ class MatchingHead(MultiLabelClsHead):
             return
         joint = self.joint_features(feats)
         with full_precision(joint.dense):
-            mean = self.calibration_logits(joint).float().mean()
-        all_reduce(mean, 'mean')
-        self.common_bias.copy_(self.initial_logit - mean)
+            logits = self.calibration_logits(joint).double()
+        total = torch.stack([logits.sum(), torch.ones_like(logits).sum()])
+        all_reduce(total)  # batches of ranks may differ in size
+        self.common_bias.copy_(self.initial_logit - total[0] / total[1])
         self.calibrated.fill_(True)
         self._calibrated = True
 

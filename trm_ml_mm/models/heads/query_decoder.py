@@ -9,12 +9,12 @@ from trm_ml_mm.registry import MODELS
 from trm_ml_mm.utils.checks import check_choice
 
 from ..backbones import CLIPFeatures
-from ..region import STARTS, CategoryRegions
-from .base import MatchingHead
+from ..region import STARTS, RegionFeatures
+from .text_region import TextRegionMatchingHead
 
 
 @MODELS.register_module()
-class QueryDecoderHead(MatchingHead):
+class QueryDecoderHead(TextRegionMatchingHead):
     """Category queries with free output vectors (Query2Label, arXiv
     2107.10834, written from the paper's description).
 
@@ -30,7 +30,10 @@ class QueryDecoderHead(MatchingHead):
         self_attention: Heads of the self-attention, whose output starts at
             zero. 0: no self-attention.
         logit_scale: See above.
-        **kwargs: See :class:`~trm_ml_mm.models.heads.base.MatchingHead`.
+        scores: The level to predict from.
+        **kwargs: See
+            :class:`~trm_ml_mm.models.heads.text_region.TextRegionMatchingHead`,
+            whose other parts are off unless they are given.
 
     Raises:
         ValueError: If ``start`` is unknown, or region sets what follows from
@@ -39,17 +42,16 @@ class QueryDecoderHead(MatchingHead):
 
     def __init__(self, *args, region: Optional[dict] = None,
                  start: str = 'random', self_attention: int = 4,
-                 logit_scale: float = 10., **kwargs):
-        super().__init__(*args, **kwargs)
+                 logit_scale: float = 10., scores: str = 'query', **kwargs):
         check_choice(STARTS, start=start)
         for name in ('start', 'residual'):
             if name in (region or {}):
                 raise ValueError(f'region.{name} follows from start of '
                                  'QueryDecoderHead: leave it out.')
         region = dict(region or {}, start=start, residual=start == 'text')
-        self.region = CategoryRegions(self.num_classes, self.dim, **region)
+        super().__init__(*args, region=region, logit_scale=logit_scale,
+                         scores=scores, **kwargs)
         self.start = start
-        self.logit_scale = logit_scale
         self.attention = None
         if self_attention:
             self.attention = nn.MultiheadAttention(
@@ -60,17 +62,25 @@ class QueryDecoderHead(MatchingHead):
         if start == 'random':
             nn.init.normal_(self.output, std=self.dim**-0.5)
 
-    def raw_logits(self, joint: CLIPFeatures) -> Tensor:
-        query = self.region(joint.dense, joint.zero_shot_text,
-                            self.alignment.unit).query
-        if self.attention is not None:
-            # As in a decoder: queries say which category, features what is
-            # there.
-            named = query + self.region.queries(joint.zero_shot_text)
-            query = query + self.attention(named, named, query,
-                                           need_weights=False)[0]
-        query = F.normalize(query, dim=-1)
+    def find_regions(self, joint: CLIPFeatures) -> RegionFeatures:
+        """As of text-region matching, then self-attention."""
+        found = super().find_regions(joint)
+        if self.attention is None:
+            return found
+        # As in a decoder: queries say which category, features what is there.
+        query = found.query
+        named = query + self.region.queries(joint.zero_shot_text)
+        attended = self.attention(named, named, query, need_weights=False)[0]
+        return found._replace(query=query + attended)
+
+    def level_logits(self, features: Tensor, joint: CLIPFeatures) -> Tensor:
+        """Match ``(B, C, D)`` features with the output vectors: ``(B, C)``."""
         output = self.output
         if self.start == 'text':
             output = output + joint.zero_shot_text
-        return self.scaled(self.logit_scale) * (query * output).sum(-1)
+        features = F.normalize(features, dim=-1)
+        return self.scaled(self.logit_scale) * (features * output).sum(-1)
+
+    def calibration_logits(self, joint: CLIPFeatures) -> Tensor:
+        """Of the query level."""
+        return self.level_logits(self.find_regions(joint).query, joint)

@@ -163,6 +163,7 @@ class TextRegionMatchingHead(MatchingHead):
             losses['loss_region'] = self.region_loss(output.region_logits,
                                                      targets)
         if self.prototypes is not None:
+            text = output.text[0].detach()
             pseudo = self.pseudo_labels(output, targets, batch)
             if self.pseudo_weight:
                 losses['loss_pseudo'] = self.pseudo_weight * self.loss_module(
@@ -172,7 +173,7 @@ class TextRegionMatchingHead(MatchingHead):
             if self.contrast is not None:
                 losses['loss_contrast'] = self.contrast(
                     output.features.query, targets_with_pseudo == PRESENT,
-                    self.prototypes.visual, output.text[0].detach(),
+                    self.prototypes.visual_prototypes(text), text,
                     self.alignment.unit)
             unknown = (targets == UNKNOWN).sum().clamp(min=1)
             losses['pseudo_positive'] = (pseudo == PRESENT).sum() / unknown
@@ -192,8 +193,9 @@ class TextRegionMatchingHead(MatchingHead):
         return self.prototypes(
             output.features.query.detach(), output.features.region.detach(),
             output.text[0].detach(),
-            self.logits(output, self.score_level).detach(), targets, batch,
-            self.label_statistics.counts, self.alignment.unit)
+            self.logits(output, self.score_level).detach(), targets,
+            batch.positives, self.label_statistics.counts.prior(),
+            self.label_statistics.seen, self.alignment.unit)
 
 
 def _build(config: Optional[dict], **options):

@@ -72,18 +72,14 @@ class MultimodalContrastiveLoss(BaseModule):
         Args:
             features: ``(B, C, D)`` query-level features.
             positives: ``(B, C)`` bool, known or pseudo-labelled.
-            visual, text: ``(C, D)`` prototypes. A category whose visual
-                prototype is still zero gets no visual term; to the others, it
-                is a prototype that resembles nothing.
+            visual, text: ``(C, D)`` prototypes.
             unit: Of the joint space; multiplies the temperature.
         """
         loss = features.new_zeros(features.shape[:2], dtype=torch.float32)
         for modality in self.modalities:
             prototypes = visual if modality == 'visual' else text
-            ready = prototypes.abs().sum(-1) > 0
-            part = prototype_contrast(features, prototypes,
-                                      self.temperature * unit)
-            loss = loss + part * ready
+            loss = loss + prototype_contrast(features, prototypes,
+                                             self.temperature * unit)
         weight = positives.float()
         return self.loss_weight * normalize_by_global_count(
             (loss * weight).sum(), weight.sum())

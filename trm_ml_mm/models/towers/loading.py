@@ -17,9 +17,8 @@ from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from torch import Tensor, nn
 
 from .mini import (
-    MINI_CLIP,
     MINI_CLIP_CONFIG,
-    MINI_CLIP_WEIGHTS,
+    MINI_CLIPS,
     remove_layer4_stride,
     unpack_state,
 )
@@ -46,11 +45,11 @@ def load_clip(arch: str,
 
     Args:
         arch: open_clip's name ('RN50', 'RN101', 'RN50x4', 'ViT-B-32',
-            'ViT-B-16', 'ViT-L-14', ...), or 'mini' for the one that ships
-            with this package.
+            'ViT-B-16', 'ViT-L-14', ...), or 'mini' or 'mini-wide' for one
+            that ships with this package.
         weights: An open_clip tag such as 'openai'; a state-dict file; OpenAI's
-            own TorchScript file; or None for random values ('mini': its own
-            weights).
+            own TorchScript file; or None for random values (a mini CLIP: its
+            own weights).
         image_size: Input side in pixels, for ViTs: the position embedding is
             resized once. ResNets take any size as they are.
         quick_gelu: Whether the weights need QuickGELU. None: known for a tag,
@@ -62,8 +61,8 @@ def load_clip(arch: str,
         FileNotFoundError: If ``weights`` is neither a tag of the architecture
             nor a file.
     """
-    if arch == MINI_CLIP:
-        return _load_mini(weights)
+    if arch in MINI_CLIPS:
+        return _load_mini(arch, weights)
     config = _arch_config(arch)
     is_vit = not isinstance(config['vision_cfg'].get('layers'), (list, tuple))
     options = {}
@@ -161,8 +160,8 @@ def _load_checked(model: nn.Module, state: Dict[str, Tensor], path: str,
     model.load_state_dict(state)
 
 
-def _load_mini(weights: Optional[str]) -> LoadedCLIP:
-    path = Path(weights or MINI_CLIP_WEIGHTS)
+def _load_mini(arch: str, weights: Optional[str]) -> LoadedCLIP:
+    path = Path(weights or MINI_CLIPS[arch])
     if not path.is_file():
         raise FileNotFoundError(
             f'mini CLIP weights {path} do not exist; leave weights=None for '
@@ -174,9 +173,9 @@ def _load_mini(weights: Optional[str]) -> LoadedCLIP:
         raise ValueError(f'{path} does not hold mini CLIP weights; use those '
                          'that tools/pretrain_mini_clip.py writes.')
     state = unpack_state(packed, model.vocab_size)
-    _load_checked(model, state, str(path), MINI_CLIP)
+    _load_checked(model, state, str(path), arch)
     model.known_tokens = set(packed['token_embedding.used'].tolist())
-    return _finish(model, MINI_CLIP)
+    return _finish(model, arch)
 
 
 def _finish(model: nn.Module, arch: str) -> LoadedCLIP:
@@ -214,7 +213,7 @@ def joint_width(arch: str) -> int:
     Raises:
         ValueError: If open_clip does not know the architecture.
     """
-    if arch == MINI_CLIP:
+    if arch in MINI_CLIPS:
         return MINI_CLIP_CONFIG['embed_dim']
     return _arch_config(arch)['embed_dim']
 

@@ -1,9 +1,10 @@
-"""A CLIP of 1.8 million values, for machines without a GPU or a download.
+"""Two CLIPs of 1.8 million values, for machines without a GPU or a download.
 
-It has the classes of the real one (open_clip's ``CLIP`` with a
-``ModifiedResNet``), but is small. ``tools/pretrain_mini_clip.py`` trains its
+They have the classes of the real one (open_clip's ``CLIP`` with a
+``ModifiedResNet``), but are small. ``tools/pretrain_mini_clip.py`` trains their
 weights on rendered scenes and their captions; they are in
-``trm_ml_mm/assets``.
+``trm_ml_mm/assets``. 'mini' has the narrow joint space of a real CLIP;
+'mini-wide', which it was made from, a wide one.
 """
 from pathlib import Path
 from typing import Dict
@@ -11,8 +12,9 @@ from typing import Dict
 import torch
 from torch import nn
 
-MINI_CLIP = 'mini'
-MINI_CLIP_WEIGHTS = Path(__file__).parents[2] / 'assets' / 'mini_clip.pth'
+ASSETS = Path(__file__).parents[2] / 'assets'
+MINI_CLIPS = {'mini': ASSETS / 'mini_clip.pth',
+              'mini-wide': ASSETS / 'mini_clip_wide.pth'}
 MINI_CLIP_CONFIG = dict(
     embed_dim=128,
     quick_gelu=True,
