@@ -53,7 +53,9 @@ def test_cut_and_shared_text_equals_the_plain_path(clip, context, pair,
     features = encode_prompts(clip.model, *prompt())
     expected = plain_features(clip.model, prompt)
     assert features.shape == (prompts, 3, 128)
-    assert torch.allclose(features, expected, atol=1e-5)
+    # Features are far from length 1, and only their direction counts.
+    assert torch.allclose(F.normalize(features, dim=-1),
+                          F.normalize(expected, dim=-1), atol=1e-6)
     if learnable and tokens:
         weight = torch.randn_like(features)
         ours, = torch.autograd.grad((features * weight).sum(), prompt.context)
