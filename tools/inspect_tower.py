@@ -12,6 +12,8 @@ PUBLISHED = {
     'image, right text': ('0.25', 'CLIP issue 405, ViT-B/32'),
     'image, wrong text': ('0.19 to 0.22', 'CLIP issue 405, ViT-B/32')}
 
+LEAST_SEPARATION = 0.2  # standard deviations
+
 
 def parse_args():
     parser = argparse.ArgumentParser(
@@ -56,7 +58,7 @@ def main():
         f'{int((geometry.targets != UNKNOWN).sum())} known labels. Locations '
         'attended: by a category at the start of training, out of '
         f'{locations}.', soft_wrap=True)
-    for text in warnings_of(rows, aligned):
+    for text in warnings_of(geometry, rows, aligned):
         console.print(f'Warning: {text}', soft_wrap=True, markup=False)
 
 
@@ -106,14 +108,14 @@ def measure(args):
     return model, aligned, joined(parts), feats.dense.shape[-2:].numel()
 
 
-def warnings_of(rows, aligned):
+def warnings_of(geometry, rows, aligned):
     """What a user should know about this joint space."""
-    gap = rows['image, right text'] - rows['image, wrong text']
-    if gap <= 0:
+    from trm_ml_mm.models.geometry import separation
+    if separation(geometry.image, geometry.targets) < LEAST_SEPARATION:
         yield ('images are not closer to right texts than to wrong ones: the '
                'weights do not fit the architecture, QuickGELU is wrong, or '
                'the class names are no words.')
-    if rows['best location, right text'] <= rows['best location, wrong text']:
+    if separation(geometry.best, geometry.targets) < LEAST_SEPARATION:
         yield ('locations are not closer to right texts than to wrong ones: '
                'the dense map of this tower says nothing about these classes.')
     if rows['text, two classes'] > 0.5 and not aligned:

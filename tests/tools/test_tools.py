@@ -83,18 +83,34 @@ def test_inspect_data_of_the_built_in_set(tmp_path, split):
     assert (tmp_path / f'samples_{split}.png').is_file()
 
 
-def test_inspect_tower_measures_and_warns():
-    options = ['--images', 24, '--cfg-options',
-               'val_dataloader.dataset.num_images=48']
-    out = tool('inspect_tower', 'configs/trm_ml_scenes.py', *options)
-    values = dict(re.findall(r'│ (.+?) +│ +([-.0-9]+) │', out))
-    scale, right, wrong, dense = (float(values[k]) for k in (
-        'logit scale', 'best location, right text',
-        'best location, wrong text', 'zero-shot mAP, dense'))
-    assert scale == pytest.approx(23.852) and right > wrong + .1
-    assert dense > 60 and 'Warning' not in out
-    out = tool('inspect_tower', 'configs/trm_ml_scenes.py', *options,
-               'model.data_preprocessor.mean=[90000,0,0]')
+def inspected(*options):
+    out = tool('inspect_tower', 'configs/trm_ml_scenes.py', '--images', 48,
+               '--cfg-options', 'val_dataloader.dataset.num_images=48',
+               *options)
+    values = re.findall(r'│ (.+?) +│ +([-.0-9]+) │', out)
+    return {name: float(value) for name, value in values}, out
+
+
+def test_the_built_in_tower_has_the_joint_space_of_a_real_clip():
+    """In the range that is reported for OpenAI's CLIP."""
+    found, out = inspected()
+    assert 'Warning' not in out
+    assert found['logit scale'] == pytest.approx(100, abs=.1)
+    assert found['text, lowest'] > .6
+    gap = found['image, right text'] - found['image, wrong text']
+    assert .03 < gap < .1 and .15 < found['image, wrong text'] < .25
+    assert found['spread over locations'] < .06
+    assert found['spread after alignment'] == pytest.approx(.25, abs=.02)
+    assert found['zero-shot mAP, dense'] > 65
+    wide, _ = inspected('arch=mini-wide')
+    assert wide['logit scale'] < 24 and wide['text, lowest'] < .1
+    assert wide['spread over locations'] > 3 * found['spread over locations']
+
+
+def test_inspect_tower_warns():
+    _, out = inspected('model.backbone.align=False')
+    assert 'Warning: texts share a narrow cone' in out
+    _, out = inspected('model.data_preprocessor.mean=[90000,0,0]')
     assert 'Warning: ' in out  # such images say nothing about their classes
 
 

@@ -7,7 +7,7 @@ are differs from tower to tower. After alignment, no setting depends on it:
 * Centring: subtract the mean location (the mean image embedding, the mean
   text) from each normalised feature, and normalise again. Cones disappear.
 * Unit: scales of the head are divided by the spread of the cosines between
-  texts and locations, relative to that of the built-in tower, for which the
+  texts and locations, relative to that of the built-in towers, for which the
   scales in the configs were tuned.
 
 Ours. Shapes: B images, C categories, L locations, D joint width, P prompts.
@@ -24,7 +24,7 @@ from trm_ml_mm.utils.checks import check_positive
 # Random features of 1,024 dimensions have a spread of 0.03. A smaller one means
 # that images are all alike, such as a batch of one colour.
 MIN_SPREAD = 0.02
-# Of the aligned built-in tower, whose scales need no change:
+# Of both built-in towers after alignment:
 # `python tools/inspect_tower.py configs/trm_ml_scenes.py` prints it.
 REFERENCE_SPREAD = 0.25
 

@@ -43,6 +43,24 @@ class Geometry(NamedTuple):
         }
 
 
+def separation(cosines: Tensor, targets: Tensor) -> float:
+    """How far the images with a category are from those without, in standard
+    deviations of that category's cosines; mean over categories with both
+    labels. NaN if there is none.
+
+    Args:
+        cosines: ``(N, C)``.
+        targets: ``(N, C)`` in {PRESENT, ABSENT, UNKNOWN}.
+    """
+    found = []
+    for values, labels in zip(cosines.T, targets.T):
+        right, wrong = values[labels == PRESENT], values[labels == ABSENT]
+        if len(right) and len(wrong):
+            found.append((right.mean() - wrong.mean()) /
+                         values.std(correction=0).clamp(min=1e-6))
+    return torch.stack(found).mean().item() if found else float('nan')
+
+
 def measure_geometry(feats: CLIPFeatures, targets: Tensor,
                      attention_scale: float, align: bool) -> Geometry:
     """Geometry of one batch.
