@@ -4,7 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
-PARTS = ['main', 'ablations', 'few_labels', 'scenes_500', 'scenes_20000']
+PARTS = ['main', 'ablations', 'few_labels', 'other_tower', 'scenes_500',
+         'scenes_20000']
 
 
 def parse_args():

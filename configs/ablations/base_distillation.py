@@ -5,4 +5,4 @@ model = dict(
     head=dict(
         distillation=dict(
             _delete_=True,
-            type='trm_ml_mm.RegionDistillationLoss', loss_weight=0.1)))
+            type='trm_ml_mm.RegionDistillationLoss', loss_weight=2.)))

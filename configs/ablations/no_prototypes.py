@@ -1,5 +1,4 @@
-# TRM-ML without prototypes: pseudo-labels from the matching logit alone, and no
-# contrast.
+# TRM-ML without prototypes: pseudo-labels from the matching logit alone.
 _base_ = '../{{$TRM_ML_BASE:trm_ml_scenes}}.py'
 
-model = dict(head=dict(prototypes=dict(scale=0.), contrast=None))
+model = dict(head=dict(prototypes=dict(scale=0.)))

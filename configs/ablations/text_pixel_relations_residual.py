@@ -7,5 +7,5 @@ model = dict(
     backbone=dict(
         prompt=dict(context='a photo of a', class_specific=False),
         text_residual=0.3),
-    head=dict(relations=3., logit_scale=10.))
+    head=dict(relations=3., logit_scale=7.))
 optim_wrapper = dict(optimizer=dict(lr=3e-3))

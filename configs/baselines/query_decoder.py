@@ -12,6 +12,6 @@ model = dict(
         start='random',
         self_attention=4,
         region=dict(attention_scale=3., mlp_layers=2),
-        logit_scale=10.),
+        logit_scale=5.),
 )
 optim_wrapper = dict(optimizer=dict(lr=3e-3))

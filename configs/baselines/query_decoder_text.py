@@ -12,7 +12,7 @@ model = dict(
         assume_negative={{_base_.model.head.assume_negative}},
         start='text',
         self_attention=4,
-        region=dict(num_heads=1, attention_scale=40., mlp_layers=2),
-        logit_scale=10.),
+        region=dict(num_heads=1, attention_scale=25., mlp_layers=2),
+        logit_scale=5.),
 )
-optim_wrapper = dict(optimizer=dict(lr=1e-4))
+optim_wrapper = dict(optimizer=dict(lr=3e-4))

@@ -14,4 +14,4 @@ model = dict(
         logit_scale=3.),
 )
 
-optim_wrapper = dict(optimizer=dict(lr=3e-2))
+optim_wrapper = dict(optimizer=dict(lr=1e-1))

@@ -11,6 +11,6 @@ model = dict(
         type='trm_ml_mm.TextPixelHead',
         loss={{_base_.model.head.loss}},
         assume_negative={{_base_.model.head.assume_negative}},
-        logit_scale=5.),
+        logit_scale=7.),
 )
 optim_wrapper = dict(optimizer=dict(lr=3e-1))

@@ -125,7 +125,7 @@ def test_a_small_grid_becomes_a_report(tmp_path):
     configs = [str(ROOT / 'configs/trm_ml_scenes.py'), *(
         str(ROOT / f'configs/baselines/{name}.py') for name in TRAINED),
         *(str(ROOT / f'configs/ablations/{name}.py')
-          for name in ('base', 'base_pseudo', 'no_mean'))]
+          for name in ('base', 'base_pseudo', 'mean_level'))]
     data = [('scene_set=0', )]
     known = [.3, 'single_positive', 'all']
     main = plan_jobs(configs[:-2], known, [0], data)
@@ -141,7 +141,8 @@ def test_a_small_grid_becomes_a_report(tmp_path):
     found = json.loads((tmp_path / 'docs/results.json').read_text())
     assert {(r['part'], r['method'], r['known']) for r in found} == {
         *(('main', m, k) for m in (OURS, BASE, *BASELINES) for k in known),
-        *(('ablations', m, .3) for m in ('base_pseudo', 'no_mean', *ZERO_SHOT)),
+        *(('ablations', m, .3)
+          for m in ('base_pseudo', 'mean_level', *ZERO_SHOT)),
         *(('few_labels', m, .05) for m in (OURS, *ZERO_SHOT))}
     for row in found:  # the figures are those that the runs wrote
         whole = row['method'] in ZERO_SHOT

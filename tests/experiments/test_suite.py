@@ -41,11 +41,11 @@ def test_every_config_runs_with_several_seeds_and_unseen_scenes():
     assert names | {'trm_ml'} == {*runs, *ZERO_SHOT}
     for method, by_setting in runs.items():
         main = method in ('trm_ml', 'base', *TRAINED)
-        known = {setting for setting, scenes in by_setting if not scenes}
+        known = {setting for setting, data in by_setting if not data}
         assert known == {*SETTINGS, 'all', *FEW_LABELS} if main else (
             known == set(ABLATION_SETTINGS)), method
-        for (setting, scenes), seeds in by_setting.items():
-            assert len(seeds) == (4 if main and not scenes and (
+        for (setting, other), seeds in by_setting.items():
+            assert len(seeds) == (4 if main and not other and (
                 setting in (*SETTINGS, 'all')) else 2)
             # Set 0, on which settings were chosen, is not among them.
             assert {data for data, _ in seeds} == {

@@ -157,6 +157,8 @@ def results_context(rows: Sequence[dict]) -> dict:
             difference_table(trials, TRAINED, NO_RELATIONS))
         if NO_RELATIONS in methods else '',
         few_labels=whole(parts['few_labels']) if 'few_labels' in parts else '',
+        other_tower=whole(parts['other_tower'])
+        if 'other_tower' in parts else '',
         sizes={int(name.split('_')[1]): whole(part)
                for name, part in parts.items() if name.startswith('scenes_')})
 

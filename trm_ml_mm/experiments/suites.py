@@ -16,6 +16,7 @@ ABLATION_SETTINGS = (0.1, 0.9, 'single_positive')
 FEW_LABELS = (0.01, 0.02, 0.05)
 SIZE_SETTINGS = (0.1, 'single_positive')
 SIZES = (500, 20000)  # training scenes, beside those of the config
+OTHER_TOWER = 'mini-wide'
 # Settings were chosen on scene set 0.
 SCENE_SETS = (2, 3)
 # Nothing is evaluated before the last epoch.
@@ -54,12 +55,10 @@ def plan_suite(configs: Path, quick: bool = False) -> List[Part]:
                  if path not in main]
     main, ablations = [*map(str, main)], [*map(str, ablations)]
 
-    def jobs(methods, settings, seeds, size=None):
-        scenes = () if size is None else (
-            f'train_dataloader.dataset.dataset.num_images={size}', )
+    def jobs(methods, settings, seeds, *data):
         return [
             job._replace(seed=seed, data=(
-                f'scene_set={SCENE_SETS[seed % 2]}', *scenes))
+                f'scene_set={SCENE_SETS[seed % 2]}', *data))
             for seed in range(seeds) for job in plan(methods, settings, [0])]
 
     # All labels known: what missing labels cost.
@@ -69,7 +68,11 @@ def plan_suite(configs: Path, quick: bool = False) -> List[Part]:
         Part('main', jobs(main, [*SETTINGS, 'all'], 4)),
         Part('ablations', jobs(ablations, ABLATION_SETTINGS, 2)),
         Part('few_labels', jobs(main, FEW_LABELS, 2)),
-        *(Part(f'scenes_{size}', jobs(main, SIZE_SETTINGS, 2, size),
+        Part('other_tower', jobs(main, ABLATION_SETTINGS, 2,
+                                 f'arch={OTHER_TOWER}')),
+        *(Part(f'scenes_{size}', jobs(
+            main, SIZE_SETTINGS, 2,
+            f'train_dataloader.dataset.dataset.num_images={size}'),
                views=4 if size < 5000 else 2) for size in SIZES)]
 
 

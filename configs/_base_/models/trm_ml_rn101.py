@@ -14,23 +14,22 @@ model = dict(
         text_residual=0.3),
     head=dict(
         type='trm_ml_mm.TextRegionMatchingHead',
-        region=dict(num_heads=1, attention_scale=40., mlp_layers=2),
+        region=dict(num_heads=1, attention_scale=25., mlp_layers=2),
         loss=dict(
             type='trm_ml_mm.PartialAsymmetricLoss',
             gamma_pos=1.,
             gamma_neg=2.,
             clip=0.05),
         distillation=dict(
-            type='trm_ml_mm.RegionDistillationLoss', loss_weight=0.1),
+            type='trm_ml_mm.RegionDistillationLoss', loss_weight=2.),
         prototypes=dict(
             type='trm_ml_mm.MultimodalPrototypes',
             history=0.25,
             warmup_images=None),  # one pass over the training set
         pseudo_weight=2.,
         assume_negative=2.,  # only in classes whose negatives are not labelled
-        contrast=dict(
-            type='trm_ml_mm.MultimodalContrastiveLoss', loss_weight=0.1),
+        contrast=None,  # ablations/contrast.py has it: it changes nothing
         relations=10.,
-        logit_scale=10.,
-        scores='mean'),
+        logit_scale=7.,
+        scores='query'),
 )

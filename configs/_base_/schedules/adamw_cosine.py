@@ -1,10 +1,11 @@
 # Ten epochs of AdamW, two of them warm-up. Another length or rate:
-# epochs = 20 or lr = 5e-4 at the top level of a config; the schedule follows.
+# epochs = 20 or lr = 1e-3 at the top level of a config. The schedule follows
+# the epochs, and the rate falls in a longer training.
 # The frozen towers are not among the model's parameters, so the optimiser never
 # sees them.
 optim_wrapper = dict(
     type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.02),
+    optimizer=dict(type='AdamW', lr=5e-4, weight_decay=0.02),
     clip_grad=dict(max_norm=5.0))
 # Both schedulers keep the ratios between parameter groups (lr_mult).
 param_scheduler = [

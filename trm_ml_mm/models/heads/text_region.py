@@ -79,7 +79,7 @@ class TextRegionMatchingHead(MatchingHead):
                  logit_scale: float = 10.,
                  initial_logit: float = -2.3,
                  train_level: str = 'query',
-                 scores: str = 'mean',
+                 scores: str = 'query',
                  thr: Optional[float] = None,
                  topk: Optional[int] = None,
                  init_cfg: Optional[dict] = None):
