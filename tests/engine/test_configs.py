@@ -1,5 +1,7 @@
 """Every config builds its data on a made tree and its model on a tiny tower,
 and both fit."""
+from pathlib import Path
+
 import pytest
 import torch
 from mmengine.dataset import pseudo_collate
@@ -65,11 +67,14 @@ def leaves(value, where=()):
 @pytest.mark.parametrize('path', [
     c for c in CONFIGS if 'ablations/base_' in c])
 def test_a_component_added_to_the_base_is_the_methods_own(path):
-    """What differs from the base is as in the method, except for the choice
-    of prototypes."""
+    """What differs from the base is as in the method, or as it is added to the
+    method, except for the choice of prototypes."""
+    method = {'base_contrast': 'ablations/contrast',
+              'base_mean': 'ablations/mean_level'}.get(
+                  Path(path).stem, 'trm_ml_scenes')
     added, base, whole = (
         leaves(load_config(str(ROOT / c)).model.to_dict()) for c in (
-            path, 'configs/ablations/base.py', 'configs/trm_ml_scenes.py'))
+            path, 'configs/ablations/base.py', f'configs/{method}.py'))
     changed = {k for k in {*added, *base} if added.get(k) != base.get(k)}
     assert changed
     for key in changed:

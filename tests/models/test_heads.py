@@ -37,7 +37,7 @@ def test_other_backbones_train_and_predict_by_config_alone(name):
     images, samples = batch(2, 64, 3)
     model.train()
     values = []
-    for _ in range(3):
+    for _ in range(6):
         losses = model(images, samples, mode='loss')
         loss, _ = model.parse_losses(losses)
         optimizer.zero_grad()
@@ -165,6 +165,7 @@ def test_hidden_labels_never_touch_a_loss(term):
         torch.manual_seed(0)
         head, backbone = scene_head(
             region_loss=dict(type='trm_ml_mm.PartialAsymmetricLoss'),
+            contrast=dict(type='trm_ml_mm.MultimodalContrastiveLoss'),
             assume_negative=.1,
             prototypes=dict(type='trm_ml_mm.MultimodalPrototypes',
                             warmup_images=0,
