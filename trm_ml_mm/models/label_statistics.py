@@ -84,7 +84,8 @@ class LabelStatistics(nn.Module):
         if labels.shape[1] != len(self.positives):
             raise ValueError(
                 f'The training set has labels of {labels.shape[1]} classes and '
-                f'the model {len(self.positives)}: make them agree.')
+                f'the head num_classes={len(self.positives)}: make them '
+                'agree.')
         for total, value in zip(self.counts, LabelCounts.of(labels)):
             total.copy_(value)
         self._whole = True

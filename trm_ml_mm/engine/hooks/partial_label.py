@@ -48,14 +48,17 @@ class PartialLabelHook(Hook):
             loop = built_loop(runner, split)
             if loop is not None:
                 check_classes(loop.dataloader.dataset, names, split)
+        loop = built_loop(runner, 'train')
+        if loop is not None:  # before an EMA hook copies the model
+            for module in model.modules():
+                if isinstance(module, MultimodalPrototypes):
+                    module.prepare(len(loop.dataloader.dataset))
 
     def before_train(self, runner) -> None:
         dataset = runner.train_dataloader.dataset
         partial = find_mask(dataset)
         for module in runner.model.modules():
-            if isinstance(module, MultimodalPrototypes):
-                module.prepare(len(dataset))
-            elif isinstance(module, LabelStatistics) and partial is not None:
+            if isinstance(module, LabelStatistics) and partial is not None:
                 module.set_training_labels(torch.from_numpy(partial.labels))
         if partial is not None:
             self._keep_mask(runner, partial)
