@@ -101,7 +101,7 @@ def quality_table(jobs: Sequence[Job], out: Union[str, Path]
                   ) -> List[List[str]]:
     """TRM-ML's pseudo-labels of the last epoch against the hidden truth."""
     lines = [['pseudo-labels', *(n.replace('_', ' ') for n in QUALITY)]]
-    for known in in_order({job.known for job in jobs}):
+    for known in in_order({job.known for job in jobs} - {'all'}):
         last = {
             (job.data, job.seed): read_quality(job, out)[-1]
             for job in jobs if method_of(job) == OURS and job.known == known
