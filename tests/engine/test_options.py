@@ -37,6 +37,8 @@ def test_epochs_stretch_the_whole_schedule(small_run):
     rate = coco().optim_wrapper.optimizer.lr
     assert cfg.optim_wrapper.optimizer.lr == pytest.approx(rate / 2)
     assert coco(epochs=5).optim_wrapper.optimizer.lr == rate
+    for both in (dict(lr=2e-3, epochs=20), dict(epochs=20, lr=2e-3)):
+        assert coco(**both).optim_wrapper.optimizer.lr == 2e-3
     runner = small_run({'epochs': 2, 'lr': 5e-4,
                         'train_dataloader.dataset.dataset.num_images': 320})
     runner.train()
