@@ -142,9 +142,8 @@ def check_data_set(folder, run):
              for name in line.split(':')[1].split(',') if name.strip()]
     unknown = sum('?' in name for name in names)
     assert 0 < unknown < len(names)
-    epochs = run.cfg.train_cfg.max_epochs
     images, positives, negatives = (
-        int(run.state[f'head.label_statistics.{name}'].sum()) / epochs
+        int(run.state[f'head.label_statistics.{name}'].sum())
         for name in ('images', 'positives', 'negatives'))
     assert images == len(lines)
     assert positives == len(names) - unknown
