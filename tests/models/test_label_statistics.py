@@ -56,7 +56,7 @@ def test_decisions_are_those_of_the_whole_label_matrix():
     assert statistics.counts.negatives_are_labelled().tolist() == [True, False]
     assert statistics.counts.prior()[0] == pytest.approx(10 / 110)
     assert statistics.seen == 50
-    with pytest.raises(ValueError, match='labels of 2 classes .* num_classes=3'):
+    with pytest.raises(ValueError, match='of 2 classes .* num_classes=3'):
         LabelStatistics(3).set_training_labels(labels)
 
 
