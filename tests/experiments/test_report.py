@@ -153,6 +153,7 @@ def test_a_small_grid_becomes_a_report(tmp_path):
         assert row['mAP'] == written.metrics['mAP']
     assert '`the command` wrote' in text and '| base_pseudo ' in text
     assert '## Few labels' in text and '500 training scenes' not in text
+    assert 'Parts with runs that are missing: scenes_500.' in text
     pictures = sorted(p.name for p in (tmp_path / 'docs/pictures').iterdir())
     assert [p for p in pictures if p in text] == pictures
     assert len(pictures) == 4

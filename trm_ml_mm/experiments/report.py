@@ -190,8 +190,10 @@ def write_report(parts: Sequence[Part], out: Union[str, Path],
     docs.mkdir(parents=True, exist_ok=True)
     rows = [row for part in parts for row in gather(part, out)]
     main = next(part for part in parts if is_needed(part))
-    pictures = draw_all(main.jobs, out, Results.from_rows(gather(main, out)),
-                        docs / 'pictures')
+    pictures = draw_all(
+        main.jobs, out, Results.from_rows(
+            [row for row in rows if row['part'] == main.name]),
+        docs / 'pictures')
     write_text(docs / 'results.json',
                '[\n' + ',\n'.join(json.dumps(row) for row in rows) + '\n]\n')
     codes = Counter(read_manifest(job, out)['code']
@@ -205,6 +207,8 @@ def write_report(parts: Sequence[Part], out: Union[str, Path],
         versions=library_versions(),
         scenes=number_of_scenes(main.jobs[0].config),
         quality=markdown(quality_table(main.jobs, out)),
+        missing=[part.name for part in parts if any(
+            read_row(job, out) is None for job in part.jobs)],
         pictures=pictures))
     write_text(docs / 'results.md', text)
     return text

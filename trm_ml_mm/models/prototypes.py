@@ -129,7 +129,7 @@ class MultimodalPrototypes(BaseModule):
 
     Raises:
         ValueError: If a modality or level is unknown, a ratio is not in
-            [0, 1], or a number is not positive.
+            [0, 1], or another number is out of its range.
     """
 
     def __init__(self,

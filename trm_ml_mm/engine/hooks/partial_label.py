@@ -55,13 +55,14 @@ class PartialLabelHook(Hook):
                     module.prepare(len(loop.dataloader.dataset))
 
     def before_train(self, runner) -> None:
-        dataset = runner.train_dataloader.dataset
-        partial = find_mask(dataset)
+        partial = find_mask(runner.train_dataloader.dataset)
+        if partial is None:
+            return
+        # After load_from: the counts of another training set do not stay.
         for module in runner.model.modules():
-            if isinstance(module, LabelStatistics) and partial is not None:
+            if isinstance(module, LabelStatistics):
                 module.set_training_labels(torch.from_numpy(partial.labels))
-        if partial is not None:
-            self._keep_mask(runner, partial)
+        self._keep_mask(runner, partial)
 
     @master_only
     def _keep_mask(self, runner, dataset) -> None:
