@@ -221,12 +221,13 @@ def joint_width(arch: str) -> int:
 def _arch_config(arch: str) -> dict:
     config = open_clip.get_model_config(arch)
     if config is None:
-        close = difflib.get_close_matches(arch, open_clip.list_models(), 1)
+        close = difflib.get_close_matches(
+            arch, [*MINI_CLIPS, *open_clip.list_models()], 1)
         hint = f'did you mean {close[0]}? ' if close else ''
         raise ValueError(
             f'open_clip knows no architecture {arch!r}; {hint}'
             'open_clip.list_models() has all names, such as RN101 or '
-            'ViT-B-16.')
+            f'ViT-B-16; {" and ".join(MINI_CLIPS)} ship with trm_ml_mm.')
     return config
 
 
