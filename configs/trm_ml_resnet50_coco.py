@@ -29,8 +29,7 @@ model = dict(
             arch='RN101',
             weights='openai',
             align=True,  # texts of a real CLIP share a narrow cone
-            prompt=dict(context='a photo of a'),
-            residual=0.3)),
+            prompt=dict(context='a photo of a', learnable=False))),
 )
 # A pretrained backbone is tuned with a smaller rate than a new head.
 optim_wrapper = dict(

@@ -4,7 +4,6 @@
 _base_ = '../{{$TRM_ML_BASE:trm_ml_scenes}}.py'
 
 model = dict(
-    backbone=dict(text_residual=0.),
     head=dict(
         distillation=None,
         pseudo_weight=0.,

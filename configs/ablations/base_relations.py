@@ -1,4 +1,4 @@
 # Base + category relations.
 _base_ = 'base.py'
 
-model = dict(head=dict(relations=10.))
+model = dict(head=dict(relations=20.))

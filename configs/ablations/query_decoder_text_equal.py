@@ -5,6 +5,6 @@ _base_ = 'query_decoder_text_relations.py'
 model = dict(
     head=dict(
         prototypes=dict(type='trm_ml_mm.MultimodalPrototypes', scale=0.),
-        pseudo_weight=2.,
+        pseudo_weight=4.,
         distillation=dict(
             type='trm_ml_mm.RegionDistillationLoss', loss_weight=2.)))

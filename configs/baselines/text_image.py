@@ -5,7 +5,9 @@ _base_ = '../{{$TRM_ML_BASE:trm_ml_scenes}}.py'
 
 model = dict(
     backbone=dict(
-        pooled=True, prompt=dict(class_specific=True), text_residual=0.),
+        pooled=True,
+        prompt=dict(learnable=True, class_specific=True),
+        text_residual=0.),
     head=dict(
         _delete_=True,
         type='trm_ml_mm.TextImageHead',

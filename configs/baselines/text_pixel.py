@@ -5,7 +5,8 @@ _base_ = '../{{$TRM_ML_BASE:trm_ml_scenes}}.py'
 
 model = dict(
     backbone=dict(
-        prompt=dict(context=16, class_specific=True), text_residual=0.),
+        prompt=dict(context=16, learnable=True, class_specific=True),
+        text_residual=0.),
     head=dict(
         _delete_=True,
         type='trm_ml_mm.TextPixelHead',

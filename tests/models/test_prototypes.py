@@ -43,26 +43,54 @@ def history_with_gaps():
 
 def test_negatives_are_the_lowest_scores_of_each_class():
     history, prior = history_with_gaps(), torch.tensor([.2, .5, .998])
-    lower, _ = pseudo_label_thresholds(history, history, prior, .5, .5)
+    labels = torch.full_like(history, -1)
+    lower, upper = pseudo_label_thresholds(history, labels, prior, .5, .5)
     for c in range(3):
         values = history[:, c][~history[:, c].isnan()]
         negatives = int(len(values) * (1 - prior[c]) * .5)
         assert (values <= lower[c]).sum() == negatives
     assert lower[2].isnan()  # less than one negative expected: none
+    assert upper.isnan()  # no known positive
 
 
 def test_the_positive_threshold_is_what_a_ratio_of_known_positives_reaches():
-    unknown, known = history_with_gaps(), history_with_gaps()
-    known[:, 0] += 1  # the easy class
-    _, upper = pseudo_label_thresholds(unknown, known, torch.full((3,), .5), .6,
-                                   .5)
+    scores, labels = history_with_gaps(), torch.ones(200, 3)
+    labels[torch.rand(200, 3) < .5] = -1
+    scores[:, 0] += 1  # the easy class
+    known = torch.where(labels == 1, scores, float('nan'))
+    prior = torch.full((3,), .5)
+    upper = pseudo_label_thresholds(scores, labels, prior, .6, .5, .9).upper
     count = (~known.isnan()).sum()
     assert (known >= upper).sum() == int(count * .6)
     assert (known[:, 0] >= upper).sum() > (known[:, 1] >= upper).sum()
-    for none in (torch.full_like(known, float('nan')), known[:0]):
-        empty = torch.cat([none, torch.full((1, 3), float('nan'))])
-        assert pseudo_label_thresholds(unknown, empty, torch.full((3,), .5), .6,
-                                   .5).upper.isnan()
+    assert (scores >= upper).sum() > (known >= upper).sum()  # others reach it
+    # Empty rows of the history have neither score nor label.
+    empty = torch.full((9, 3), float('nan'))
+    assert pseudo_label_thresholds(torch.cat([empty, scores]), torch.cat(
+        [empty, labels]), prior, .6, .5, .9).upper == upper
+    assert pseudo_label_thresholds(empty, empty, prior, .6, .5).upper.isnan()
+
+
+@pytest.mark.parametrize('noise', [.1, 1., 3.])
+def test_the_positive_threshold_has_the_precision(noise):
+    """Against a loop over all candidates."""
+    labels = (torch.rand(300, 4) < .2).float()
+    scores = labels + noise * torch.randn(300, 4)
+    labels[torch.rand(300, 4) < .5] = -1
+    upper = pseudo_label_thresholds(scores, labels, torch.full((4,), .2), .7,
+                                    .5, .8).upper.item()
+    positives = (labels == 1).sum().item()
+    candidates = []
+    for t in scores[labels == 1].tolist():
+        reached = scores >= t
+        found = (reached & (labels == 1)).sum().item()
+        wrong = (reached & (labels == 0)).sum().item()
+        if found <= int(positives * .7) and found / (found + wrong) >= .8:
+            candidates.append(t)
+    assert upper == pytest.approx(min(candidates))
+    ratio = pseudo_label_thresholds(scores, labels, torch.full((4,), .2), .7,
+                                    .5).upper.item()
+    assert (upper > ratio) == (noise > .5)  # it matters to a weak classifier
 
 
 def test_positives_are_found_at_the_ratio_although_the_prior_is_not_known():
@@ -137,7 +165,7 @@ def test_the_history_is_a_share_of_the_training_set(images, length):
 
 def test_known_labels_are_never_overwritten():
     memory = Memory(5, 8, warmup_images=0, positive_ratio=1.,
-                    negative_ratio=1.)
+                    negative_ratio=1., min_precision=0.)
     text = torch.randn(5, 8)
     for _ in range(4):
         query, region = torch.randn(2, 32, 5, 8)

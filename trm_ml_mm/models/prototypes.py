@@ -61,31 +61,51 @@ class Thresholds(NamedTuple):
     upper: Tensor  # scalar
 
 
-def pseudo_label_thresholds(unknown: Tensor, positive: Tensor, prior: Tensor,
-                            positive_ratio: float,
-                            negative_ratio: float) -> Thresholds:
+def pseudo_label_thresholds(scores: Tensor, labels: Tensor, prior: Tensor,
+                            positive_ratio: float, negative_ratio: float,
+                            min_precision: float = 0.) -> Thresholds:
     """Choose thresholds from the scores of recent images.
 
     Positives: the score that ``positive_ratio`` of the known positives reach,
     over all classes together. So easy classes get more pseudo-labels than hard
     ones, and no prior is needed, which single positive labels could not give.
     If labels are missing at random, about the same ratio of the unknown
-    positives reaches the threshold.
+    positives reaches the threshold. It is higher if fewer than
+    ``min_precision`` of the known labels that reach it are positive: a weak
+    start makes fewer pseudo-labels. Where no negative is known, nobody can
+    tell, and the ratio alone decides.
 
     Negatives, of which there are many: a ratio of ``1 - prior[c]`` of the
     unknown labels of class c is expected to be negative. Of these, the
     ``negative_ratio`` with the lowest scores become negative.
 
     Args:
-        unknown: ``(K, C)`` scores of unknown labels, NaN elsewhere.
-        positive: ``(K, C)`` scores of known positives, NaN elsewhere.
+        scores: ``(K, C)``, NaN where there is none.
+        labels: ``(K, C)`` in {PRESENT, ABSENT, UNKNOWN}.
         prior: ``(C,)`` expected ratio of positives.
-        positive_ratio, negative_ratio: In [0, 1].
+        positive_ratio, negative_ratio, min_precision: In [0, 1].
     """
+    unknown = torch.where(labels == UNKNOWN, scores, float('nan'))
     return Thresholds(
         lower=_quantile(unknown, (1 - prior) * negative_ratio),
-        # Negated, the largest come first.
-        upper=-_quantile(-positive.flatten()[:, None], positive_ratio)[0])
+        upper=_positive_threshold(scores.flatten(), labels.flatten(),
+                                  positive_ratio, min_precision))
+
+
+def _positive_threshold(scores: Tensor, labels: Tensor, ratio: float,
+                        min_precision: float) -> Tensor:
+    """The lowest score of a known positive that at most this ratio of the
+    known positives reach, with this precision; NaN: none."""
+    known = (labels != UNKNOWN) & scores.isfinite()
+    ordered, order = torch.where(known, scores, -float('inf')).sort(
+        descending=True)  # what is not known goes to the end
+    positive = known[order] & (labels[order] == PRESENT)
+    found = positive.cumsum(0)
+    reached = torch.arange(1, len(found) + 1, device=scores.device)
+    good = positive & (found <= (found[-1] * ratio).floor()) & (
+        found >= min_precision * reached)
+    lowest = torch.where(good, ordered, float('inf')).amin()
+    return torch.where(lowest.isfinite(), lowest, float('nan'))
 
 
 def _quantile(values: Tensor, ratio) -> Tensor:
@@ -121,7 +141,8 @@ class MultimodalPrototypes(BaseModule):
         inter_class: See :func:`prototype_score`.
         scale: Weight of the prototypes in the score, next to the matching
             logit. 0: the logit alone decides.
-        positive_ratio, negative_ratio: See :func:`pseudo_label_thresholds`.
+        positive_ratio, negative_ratio, min_precision: See
+            :func:`pseudo_label_thresholds`.
         history: How many recent images the thresholds are taken from, as a
             ratio of the training set; at least 256, at most 4,096 images.
         warmup_images: No pseudo-label before this many images were seen. None:
@@ -140,8 +161,9 @@ class MultimodalPrototypes(BaseModule):
                  levels: Sequence[str] = LEVELS,
                  inter_class: float = 0.5,
                  scale: float = 10.,
-                 positive_ratio: float = 0.65,
+                 positive_ratio: float = 0.8,
                  negative_ratio: float = 0.75,
+                 min_precision: float = 0.8,
                  history: float = 0.25,
                  warmup_images: Optional[int] = None):
         super().__init__()
@@ -152,7 +174,8 @@ class MultimodalPrototypes(BaseModule):
                 raise ValueError(f'{name} must be {words} or both, got '
                                  f'{list(chosen)}.')
         check_ratio(positive_ratio=positive_ratio,
-                    negative_ratio=negative_ratio, history=history)
+                    negative_ratio=negative_ratio,
+                    min_precision=min_precision, history=history)
         check_not_negative(scale=scale)
         check_positive(memory=memory)
         self.memory = memory
@@ -162,6 +185,7 @@ class MultimodalPrototypes(BaseModule):
         self.scale = scale
         self.positive_ratio = positive_ratio
         self.negative_ratio = negative_ratio
+        self.min_precision = min_precision
         self.history_ratio = history
         self.warmup_images = warmup_images
         self.register_buffer('visual', torch.zeros(num_classes, dim))
@@ -243,11 +267,9 @@ class MultimodalPrototypes(BaseModule):
         scores = self.scores(query, region, text, logits, unit)
         self._push(torch.stack([scores, targets]))
         recent, labels = self.history
-        nan = float('nan')
         lower, upper = pseudo_label_thresholds(
-            torch.where(labels == UNKNOWN, recent, nan),
-            torch.where(labels == PRESENT, recent, nan), prior,
-            self.positive_ratio, self.negative_ratio)
+            recent, labels, prior, self.positive_ratio, self.negative_ratio,
+            self.min_precision)
         ready = (targets == UNKNOWN) & (seen > self.warmup_images)
         pseudo = torch.full_like(targets, UNKNOWN)
         pseudo[ready & (scores >= upper)] = PRESENT

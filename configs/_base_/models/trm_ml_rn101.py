@@ -10,8 +10,9 @@ model = dict(
         classes='dataset',
         image_size=448,
         align=True,  # a real CLIP's joint space is narrow
-        prompt=dict(context='a photo of a', pair=False, learnable=True),
-        text_residual=0.3),
+        # Learned prompts change nothing: see ablations/learned_prompts.py
+        prompt=dict(context='a photo of a', pair=False, learnable=False),
+        text_residual=0.),  # nor does this: see ablations/residual.py
     head=dict(
         type='trm_ml_mm.TextRegionMatchingHead',
         region=dict(num_heads=1, attention_scale=25., mlp_layers=2),
@@ -26,10 +27,10 @@ model = dict(
             type='trm_ml_mm.MultimodalPrototypes',
             history=0.25,
             warmup_images=None),  # one pass over the training set
-        pseudo_weight=2.,
+        pseudo_weight=4.,
         assume_negative=2.,  # only in classes whose negatives are not labelled
         contrast=None,  # it changes nothing: see ablations/contrast.py
-        relations=10.,
-        logit_scale=7.,
+        relations=20.,
+        logit_scale=8.,
         scores='query'),
 )

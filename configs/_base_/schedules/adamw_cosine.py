@@ -5,7 +5,7 @@
 # sees them.
 optim_wrapper = dict(
     type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=5e-4, weight_decay=0.02),
+    optimizer=dict(type='AdamW', lr=3e-4, weight_decay=0.02),
     clip_grad=dict(max_norm=5.0))
 # Both schedulers keep the ratios between parameter groups (lr_mult).
 param_scheduler = [
