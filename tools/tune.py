@@ -21,7 +21,8 @@ def parse_args():
         '--search', nargs='+', required=True,
         help='key=value,value,... (numbers, words or True/False)')
     parser.add_argument('--known', nargs='+', type=setting, default=[0.1])
-    parser.add_argument('--seed', type=int, default=10)
+    parser.add_argument('--seeds', nargs='+', type=int, default=[10],
+                        help='the table shows means over them')
     parser.add_argument('--scene-set', type=int)
     parser.add_argument('--features', help='as run_grid.py takes it')
     parser.add_argument('--views', type=int, default=2)
@@ -55,21 +56,27 @@ def main():
     data = () if args.scene_set is None else (f'scene_set={args.scene_set}', )
     jobs = [
         job._replace(variant=variant) for variant in variants
-        for job in plan([args.config], args.known, [args.seed], [data])
+        for job in plan([args.config], args.known, args.seeds, [data])
     ]
     if args.features:
         cache_features(jobs, args.features, args.views, args.cfg_options)
     run_grid(jobs, args.out, Path(__file__).with_name('train.py'),
              args.processes, args.cfg_options, args.features)
-    found = {(job.variant, job.known): read_validation(job, args.out)
-             for job in jobs}
+    found = {job: read_validation(job, args.out) for job in jobs}
     if None in found.values():
         sys.exit('Some runs failed; see the messages above.')
-    ranked = sorted(variants, reverse=True, key=lambda v: statistics.fmean(
-        found[v, known] for known in args.known))
+
+    def row(variant):
+        return [statistics.fmean(
+            value for job, value in found.items()
+            if (job.variant, job.known) == (variant, known))
+            for known in args.known]
+
+    ranked = sorted(variants, reverse=True,
+                    key=lambda v: statistics.fmean(row(v)))
     lines = [[Path(args.config).stem, *map(setting_name, args.known), 'mean']]
     for variant in ranked:
-        values = [found[variant, known] for known in args.known]
+        values = row(variant)
         lines.append([
             ', '.join(map(short_option, variant)),
             *(f'{v:.2f}' for v in [*values, statistics.fmean(values)])

@@ -202,9 +202,10 @@ def test_missing_files_and_gpus_are_named(small_run):
     {'model.head.scores': 'query', 'model.head.relations': 0},
     {'train_dataloader.dataset.known': 'single_positive'},
     {'model.backbone.prompt.pair': True},
-    {'model.backbone.prompt.learnable': False,
-     'model.backbone.text_residual': 0},
-    {'model.backbone.prompt.context': 4},
+    {'model.backbone.prompt.learnable': True,
+     'model.backbone.text_residual': .3},
+    {'model.backbone.prompt.context': 4,
+     'model.backbone.prompt.learnable': True},
     {'model.head.region.residual': False, 'model.head.region.num_heads': 4},
 ])
 def test_every_switch_trains(small_run, options):

@@ -50,7 +50,7 @@ def test_negatives_are_the_lowest_scores_of_each_class():
         negatives = int(len(values) * (1 - prior[c]) * .5)
         assert (values <= lower[c]).sum() == negatives
     assert lower[2].isnan()  # less than one negative expected: none
-    assert upper.isnan()  # no known positive
+    assert upper.isnan().all()  # no known positive
 
 
 def test_the_positive_threshold_is_what_a_ratio_of_known_positives_reaches():
@@ -61,14 +61,16 @@ def test_the_positive_threshold_is_what_a_ratio_of_known_positives_reaches():
     prior = torch.full((3,), .5)
     upper = pseudo_label_thresholds(scores, labels, prior, .6, .5, .9).upper
     count = (~known.isnan()).sum()
+    assert len(set(upper.tolist())) == 1
     assert (known >= upper).sum() == int(count * .6)
-    assert (known[:, 0] >= upper).sum() > (known[:, 1] >= upper).sum()
+    reached = (known >= upper).sum(0)
+    assert reached[0] > reached[1]
     assert (scores >= upper).sum() > (known >= upper).sum()  # others reach it
     # Empty rows of the history have neither score nor label.
     empty = torch.full((9, 3), float('nan'))
     assert pseudo_label_thresholds(torch.cat([empty, scores]), torch.cat(
-        [empty, labels]), prior, .6, .5, .9).upper == upper
-    assert pseudo_label_thresholds(empty, empty, prior, .6, .5).upper.isnan()
+        [empty, labels]), prior, .6, .5, .9).upper.equal(upper)
+    assert pseudo_label_thresholds(empty, empty, prior, .6, .5).upper.isnan().all()
 
 
 @pytest.mark.parametrize('noise', [.1, 1., 3.])
@@ -78,7 +80,7 @@ def test_the_positive_threshold_has_the_precision(noise):
     scores = labels + noise * torch.randn(300, 4)
     labels[torch.rand(300, 4) < .5] = -1
     upper = pseudo_label_thresholds(scores, labels, torch.full((4,), .2), .7,
-                                    .5, .8).upper.item()
+                                    .5, .8).upper[0].item()
     positives = (labels == 1).sum().item()
     candidates = []
     for t in scores[labels == 1].tolist():
@@ -89,8 +91,22 @@ def test_the_positive_threshold_has_the_precision(noise):
             candidates.append(t)
     assert upper == pytest.approx(min(candidates))
     ratio = pseudo_label_thresholds(scores, labels, torch.full((4,), .2), .7,
-                                    .5).upper.item()
+                                    .5).upper[0].item()
     assert (upper > ratio) == (noise > .5)  # it matters to a weak classifier
+
+
+def test_a_class_that_the_common_threshold_leaves_out_gets_its_best_scores():
+    scores, labels = torch.randn(400, 3), torch.full((400, 3), -1.)
+    labels[:200, 0] = 1
+    scores[:, 0] += 5
+    prior = torch.tensor([.5, .25, .25])
+    upper = pseudo_label_thresholds(scores, labels, prior, .6, .5,
+                                    class_ratio=.4).upper
+    without = pseudo_label_thresholds(scores, labels, prior, .6, .5).upper
+    assert (scores[:, 1:] >= without[1:]).sum() == 0
+    for c in (1, 2):  # 0.4 of the 100 that are expected
+        assert (scores[:, c] >= upper[c]).sum() == 40
+    assert upper[0] == without[0]  # enough reach it
 
 
 def test_positives_are_found_at_the_ratio_although_the_prior_is_not_known():

@@ -72,7 +72,8 @@ class Bench:
     def backbone(self, **options):
         backbone = CLIPPromptBackbone(
             self.args.arch, None, self.names, self.args.image_size,
-            text_residual=.3, align=True, **{
+            align=True, **{
+                'prompt': dict(learnable=False),  # as in the shipped config
                 'compile': self.args.compile,
                 'tower_dtype': self.args.tower_dtype, **options})
         return backbone.to(self.device)
@@ -276,8 +277,8 @@ VARIANTS = {
     'bare forward': bare_forward(),
     'inference': inference,
     'training': training(),
+    'training, learned prompts': training(prompt=dict(learnable=True)),
     'training, pair per class': training(prompt=PAIR),
-    'training, fixed prompts': training(prompt=dict(learnable=False)),
     'DualCoOp-style training': dualcoop_style,
     'forward: contiguous layout': contiguous_forward,
     'forward: bf16 tower': bare_forward(tower_dtype='bfloat16'),

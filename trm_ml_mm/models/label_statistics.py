@@ -43,10 +43,14 @@ class LabelCounts(NamedTuple):
 
         Known positives divided by known labels. For a class whose negatives
         are not labelled: known positives divided by images, a lower bound.
+        One positive at the mean ratio of all classes is added, which only
+        matters to a class with next to no known label. All zero without any
+        known positive.
         """
         known = torch.where(self.negatives_are_labelled(),
                             self.negatives + self.positives, self.images)
-        return self.positives / known.clamp(min=1)
+        rate = self.positives.sum() / known.sum().clamp(min=1)
+        return (self.positives + 1) / (known + 1 / rate)
 
 
 class LabelStatistics(nn.Module):

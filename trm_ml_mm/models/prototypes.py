@@ -58,12 +58,13 @@ class Thresholds(NamedTuple):
     negative; between them the label stays unknown. NaN: never."""
 
     lower: Tensor  # (C,)
-    upper: Tensor  # scalar
+    upper: Tensor  # (C,)
 
 
 def pseudo_label_thresholds(scores: Tensor, labels: Tensor, prior: Tensor,
                             positive_ratio: float, negative_ratio: float,
-                            min_precision: float = 0.) -> Thresholds:
+                            min_precision: float = 0.,
+                            class_ratio: float = 0.) -> Thresholds:
     """Choose thresholds from the scores of recent images.
 
     Positives: the score that ``positive_ratio`` of the known positives reach,
@@ -75,6 +76,11 @@ def pseudo_label_thresholds(scores: Tensor, labels: Tensor, prior: Tensor,
     start makes fewer pseudo-labels. Where no negative is known, nobody can
     tell, and the ratio alone decides.
 
+    It is lower for a class in which too few labels reach it: the
+    ``class_ratio`` with the highest scores of the expected positives become
+    positive. Otherwise a hard class without a known positive would learn from
+    negatives alone, which lowers its scores further.
+
     Negatives, of which there are many: a ratio of ``1 - prior[c]`` of the
     unknown labels of class c is expected to be negative. Of these, the
     ``negative_ratio`` with the lowest scores become negative.
@@ -83,13 +89,16 @@ def pseudo_label_thresholds(scores: Tensor, labels: Tensor, prior: Tensor,
         scores: ``(K, C)``, NaN where there is none.
         labels: ``(K, C)`` in {PRESENT, ABSENT, UNKNOWN}.
         prior: ``(C,)`` expected ratio of positives.
-        positive_ratio, negative_ratio, min_precision: In [0, 1].
+        positive_ratio, negative_ratio, min_precision, class_ratio: In [0, 1].
     """
     unknown = torch.where(labels == UNKNOWN, scores, float('nan'))
+    common = _positive_threshold(scores.flatten(), labels.flatten(),
+                                 positive_ratio, min_precision)
+    # Negated, the largest come first.
+    of_class = -_quantile(-unknown, prior * class_ratio)
     return Thresholds(
         lower=_quantile(unknown, (1 - prior) * negative_ratio),
-        upper=_positive_threshold(scores.flatten(), labels.flatten(),
-                                  positive_ratio, min_precision))
+        upper=torch.fmin(common, of_class))
 
 
 def _positive_threshold(scores: Tensor, labels: Tensor, ratio: float,
@@ -141,7 +150,7 @@ class MultimodalPrototypes(BaseModule):
         inter_class: See :func:`prototype_score`.
         scale: Weight of the prototypes in the score, next to the matching
             logit. 0: the logit alone decides.
-        positive_ratio, negative_ratio, min_precision: See
+        positive_ratio, negative_ratio, min_precision, class_ratio: See
             :func:`pseudo_label_thresholds`.
         history: How many recent images the thresholds are taken from, as a
             ratio of the training set; at least 256, at most 4,096 images.
@@ -164,6 +173,7 @@ class MultimodalPrototypes(BaseModule):
                  positive_ratio: float = 0.8,
                  negative_ratio: float = 0.75,
                  min_precision: float = 0.8,
+                 class_ratio: float = 0.4,
                  history: float = 0.25,
                  warmup_images: Optional[int] = None):
         super().__init__()
@@ -175,7 +185,8 @@ class MultimodalPrototypes(BaseModule):
                                  f'{list(chosen)}.')
         check_ratio(positive_ratio=positive_ratio,
                     negative_ratio=negative_ratio,
-                    min_precision=min_precision, history=history)
+                    min_precision=min_precision, class_ratio=class_ratio,
+                    history=history)
         check_not_negative(scale=scale)
         check_positive(memory=memory)
         self.memory = memory
@@ -186,6 +197,7 @@ class MultimodalPrototypes(BaseModule):
         self.positive_ratio = positive_ratio
         self.negative_ratio = negative_ratio
         self.min_precision = min_precision
+        self.class_ratio = class_ratio
         self.history_ratio = history
         self.warmup_images = warmup_images
         self.register_buffer('visual', torch.zeros(num_classes, dim))
@@ -269,7 +281,7 @@ class MultimodalPrototypes(BaseModule):
         recent, labels = self.history
         lower, upper = pseudo_label_thresholds(
             recent, labels, prior, self.positive_ratio, self.negative_ratio,
-            self.min_precision)
+            self.min_precision, self.class_ratio)
         ready = (targets == UNKNOWN) & (seen > self.warmup_images)
         pseudo = torch.full_like(targets, UNKNOWN)
         pseudo[ready & (scores >= upper)] = PRESENT
