@@ -3,6 +3,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import defaultdict
 
 from tests_support import ROOT
 
@@ -72,17 +73,19 @@ def test_a_report_needs_the_main_part(tmp_path):
 def test_a_search_ranks_by_validation(tmp_path):
     out = tool(
         'tune', 'configs/baselines/linear_probe.py', '--search',
-        'optim_wrapper.optimizer.lr=1e-5,3e-2', '--known', '0.5', '--out',
-        tmp_path, '--cfg-options', 'train_cfg.max_epochs=3',
+        'optim_wrapper.optimizer.lr=1e-5,3e-2', '--known', '0.5', '--seeds',
+        '3', '4', '--out', tmp_path, '--cfg-options', 'train_cfg.max_epochs=3',
         'train_cfg.val_interval=3',
         'train_dataloader.dataset.dataset.num_images=300',
         'val_dataloader.dataset.num_images=200',
         'test_dataloader.dataset.num_images=120')
     assert out.returncode == 0, out.stderr[-2000:]
-    figures = {}
+    found = defaultdict(list)
     for path in tmp_path.rglob(FILE):
         rate = next(p for p in path.parts if p.startswith('lr='))
-        figures[rate] = json.loads(path.read_text())['validation']['mAP']
+        found[rate].append(json.loads(path.read_text())['validation']['mAP'])
+    assert all(len(set(values)) == 2 for values in found.values())
+    figures = {rate: sum(values) / 2 for rate, values in found.items()}
     ranked = sorted(figures, key=figures.get, reverse=True)
     assert len(ranked) == 2 and figures[ranked[0]] > figures[ranked[1]]
     lines = [['linear_probe', setting_name(.5), 'mean'],
