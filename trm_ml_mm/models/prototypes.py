@@ -91,14 +91,17 @@ def pseudo_label_thresholds(scores: Tensor, labels: Tensor, prior: Tensor,
         prior: ``(C,)`` expected ratio of positives.
         positive_ratio, negative_ratio, min_precision, class_ratio: In [0, 1].
     """
-    unknown = torch.where(labels == UNKNOWN, scores, float('nan'))
     common = _positive_threshold(scores.flatten(), labels.flatten(),
                                  positive_ratio, min_precision)
-    # Negated, the largest come first.
-    of_class = -_quantile(-unknown, prior * class_ratio)
+    unknown = torch.where(labels == UNKNOWN, scores, float('nan'))
+    ordered = unknown.sort(0).values  # NaNs go to the end
+    count = unknown.isfinite().sum(0)
+    negatives = (count * ((1 - prior) * negative_ratio)).floor().long()
+    positives = (count * (prior * class_ratio)).floor().long()
     return Thresholds(
-        lower=_quantile(unknown, (1 - prior) * negative_ratio),
-        upper=torch.fmin(common, of_class))
+        lower=_entries(ordered, negatives - 1, negatives > 0),
+        upper=torch.fmin(common, _entries(ordered, count - positives,
+                                          positives > 0)))
 
 
 def _positive_threshold(scores: Tensor, labels: Tensor, ratio: float,
@@ -117,14 +120,11 @@ def _positive_threshold(scores: Tensor, labels: Tensor, ratio: float,
     return torch.where(lowest.isfinite(), lowest, float('nan'))
 
 
-def _quantile(values: Tensor, ratio) -> Tensor:
-    """In each column of ``(K, N)`` the value below or at which this ratio of
-    the values lies, ``(N,)``; NaN where that is less than one value. NaNs do
-    not count. No device synchronisation."""
-    ordered = values.sort(0).values  # NaNs go to the end
-    rank = (values.isfinite().sum(0) * ratio).floor().long()
-    found = ordered.gather(0, (rank - 1).clamp(min=0)[None])[0]
-    return torch.where(rank > 0, found, float('nan'))
+def _entries(ordered: Tensor, index: Tensor, exists: Tensor) -> Tensor:
+    """Of each column of ``(K, C)`` the entry at its own index, ``(C,)``; NaN
+    where none exists. No device synchronisation."""
+    found = ordered.gather(0, index.clamp(0, len(ordered) - 1)[None])[0]
+    return torch.where(exists, found, float('nan'))
 
 
 @MODELS.register_module()
