@@ -163,7 +163,8 @@ def check_loss(run, other):
 
 def check_tower(run, other):
     assert run.cfg.model.backbone.weights == 'rn50.pt'
-    assert run.state['backbone.text.residual'].shape[-1] == joint_width('RN50')
+    offset = run.state['head.region.query_offset']
+    assert offset.shape[-1] == joint_width('RN50')
     (tower, names), (other_tower, other_names) = (
         r.state['backbone.text.identity'].split(32) for r in (run, other))
     assert not torch.equal(tower, other_tower)
