@@ -344,7 +344,8 @@ def train_so_that_the_first_validates_best(runner):
 
 def test_last_and_best_epoch_are_both_reported(small_run, tmp_path):
     """The best checkpoint is evaluated, and the last one stands again."""
-    runner = small_run({'custom_hooks.4.zero_shot': False, **VAL_IS_TEST})
+    runner = small_run({'custom_hooks.4.zero_shot': False, 'lr': 3e-3,
+                        **VAL_IS_TEST})
 
     train_so_that_the_first_validates_best(runner)
     rows = read_record(tmp_path / 'run').rows
