@@ -207,6 +207,12 @@ def test_half_precision_towers_give_nearly_the_same():
                            frozen=False)
 
 
+def test_a_pair_of_fixed_prompts_is_refused(clip):
+    with pytest.raises(ValueError, match='both fixed .* set learnable=True'):
+        PromptedTextEncoder(NAMES, clip, prompt=dict(pair=True,
+                                                     learnable=False))
+
+
 def test_fixed_prompts_are_encoded_once(clip, monkeypatch):
     text = PromptedTextEncoder(NAMES, clip, prompt=dict(learnable=False),
                                residual=.3).train()

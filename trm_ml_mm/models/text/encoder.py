@@ -122,8 +122,8 @@ class PromptedTextEncoder(BaseModule):
 
     Raises:
         ValueError: If ``arch`` is missing, a name in ``prompt_names`` is not a
-            class, the residual is negative, or a checkpoint belongs to another
-            CLIP or to other class names.
+            class, the residual is negative, both prompts of a pair are fixed,
+            or a checkpoint belongs to another CLIP or to other class names.
     """
 
     def __init__(self,
@@ -157,6 +157,12 @@ class PromptedTextEncoder(BaseModule):
                 raise ValueError(f'prompt_names has "{name}", which is not '
                                  'among the class names.')
         self.prompt = PromptLearner(clip.model, words, **(prompt or {}))
+        learns = list(self.prompt.parameters()) or residual
+        if self.prompt.num_prompts == 2 and not learns:
+            raise ValueError(
+                'A positive and a negative prompt that are both fixed are '
+                'equal, so every logit would be 0: set learnable=True in '
+                'prompt, or pair=False.')
         self.zero_shot_prompt = PromptLearner(
             clip.model, words, 'a photo of a', learnable=False)
         self.align = align
