@@ -76,10 +76,10 @@ def pseudo_label_thresholds(scores: Tensor, labels: Tensor, prior: Tensor,
     start makes fewer pseudo-labels. Where no negative is known, nobody can
     tell, and the ratio alone decides.
 
-    It is lower for a class in which too few labels reach it: the
-    ``class_ratio`` with the highest scores of the expected positives become
-    positive. Otherwise a hard class without a known positive would learn from
-    negatives alone, which lowers its scores further.
+    For a class that few labels reach, it is lower: of the positives that the
+    prior expects, the ``class_ratio`` with the highest scores become positive.
+    Otherwise a hard class without a known positive would learn from negatives
+    alone, which lowers its scores further.
 
     Negatives, of which there are many: a ratio of ``1 - prior[c]`` of the
     unknown labels of class c is expected to be negative. Of these, the
