@@ -11,7 +11,9 @@ model = dict(
         assume_negative={{_base_.model.head.assume_negative}},
         start='random',
         self_attention=4,
+        dropout=0.5,
         region=dict(attention_scale=3., mlp_layers=2),
         logit_scale=5.),
 )
-optim_wrapper = dict(optimizer=dict(lr=3e-3))
+# Dropout and weight decay: else it learns few labels by heart.
+optim_wrapper = dict(optimizer=dict(lr=3e-3, weight_decay=1.))

@@ -110,6 +110,14 @@ def test_a_text_started_decoder_begins_as_clip_has_it():
     assert torch.allclose(decoder(feats), expected, atol=1e-5)
 
 
+def test_dropout_of_a_decoder_is_off_in_prediction():
+    decoder, feats = head('QueryDecoderHead', dropout=.5), features()
+    decoder.train()
+    assert not torch.equal(decoder(feats), decoder(feats))
+    decoder.eval()
+    assert torch.equal(decoder(feats), decoder(feats))
+
+
 def test_a_random_decoder_knows_nothing_of_the_text():
     decoder, feats = head('QueryDecoderHead', start='random'), features()
     other = feats._replace(text=-feats.text,

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trm_ml_mm.registry import MODELS
-from trm_ml_mm.utils.checks import check_choice
+from trm_ml_mm.utils.checks import check_choice, check_ratio
 
 from ..backbones import CLIPFeatures
 from ..region import STARTS, RegionFeatures
@@ -29,6 +29,9 @@ class QueryDecoderHead(TextRegionMatchingHead):
         start: 'text' or 'random'.
         self_attention: Heads of the self-attention, whose output starts at
             zero. 0: no self-attention.
+        dropout: Of the features that the output vectors see. Without text,
+            these vectors learn the few known labels by heart, the more so the
+            longer they are trained.
         logit_scale: See above.
         scores: The level to predict from.
         **kwargs: See
@@ -36,14 +39,16 @@ class QueryDecoderHead(TextRegionMatchingHead):
             whose other parts are off unless they are given.
 
     Raises:
-        ValueError: If ``start`` is unknown, or region sets what follows from
-            it.
+        ValueError: If ``start`` is unknown, dropout is no ratio, or region
+            sets what follows from ``start``.
     """
 
     def __init__(self, *args, region: Optional[dict] = None,
                  start: str = 'random', self_attention: int = 4,
-                 logit_scale: float = 10., scores: str = 'query', **kwargs):
+                 dropout: float = 0., logit_scale: float = 10.,
+                 scores: str = 'query', **kwargs):
         check_choice(STARTS, start=start)
+        check_ratio(dropout=dropout)
         for name in ('start', 'residual'):
             if name in (region or {}):
                 raise ValueError(f'region.{name} follows from start of '
@@ -57,21 +62,22 @@ class QueryDecoderHead(TextRegionMatchingHead):
             self.attention = nn.MultiheadAttention(
                 self.dim, self_attention, batch_first=True)
             nn.init.zeros_(self.attention.out_proj.weight)
+        self.dropout = nn.Dropout(dropout)
         # An offset from the text with start='text', else the vector itself.
         self.output = nn.Parameter(torch.zeros(self.num_classes, self.dim))
         if start == 'random':
             nn.init.normal_(self.output, std=self.dim**-0.5)
 
     def find_regions(self, joint: CLIPFeatures) -> RegionFeatures:
-        """As of text-region matching, then self-attention."""
+        """As of text-region matching, then self-attention and dropout."""
         found = super().find_regions(joint)
         if self.attention is None:
-            return found
+            return found._replace(query=self.dropout(found.query))
         # As in a decoder: queries say which category, features what is there.
         query = found.query
         named = query + self.region.queries(joint.zero_shot_text)
         attended = self.attention(named, named, query, need_weights=False)[0]
-        return found._replace(query=query + attended)
+        return found._replace(query=self.dropout(query + attended))
 
     def level_logits(self, features: Tensor, joint: CLIPFeatures) -> Tensor:
         """Match ``(B, C, D)`` features with the output vectors: ``(B, C)``."""
