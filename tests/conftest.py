@@ -5,16 +5,14 @@ import os
 if 'PYTEST_XDIST_WORKER' in os.environ:
     os.environ.setdefault('OMP_NUM_THREADS', '1')
 
-import uuid
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import open_clip
 import pytest
 import torch
-from tests_support import ROOT
-
-from trm_ml_mm.engine import build_runner
+from tests_support import ROOT, build_small
 
 
 @pytest.fixture(autouse=True)
@@ -46,34 +44,7 @@ def tiny_clip(tmp_path_factory):
     return path.stem
 
 
-SMALL = {
-    'train_dataloader.num_workers': 0,
-    'val_dataloader.num_workers': 0,
-    'test_dataloader.num_workers': 0,
-    'train_dataloader.batch_size': 16,
-    'train_dataloader.dataset.dataset.num_images': 48,
-    'val_dataloader.dataset.num_images': 24,
-    'test_dataloader.dataset.num_images': 24,
-    'model.head.prototypes.warmup_images': 32,
-    'train_cfg.max_epochs': 2,
-    'default_hooks.checkpoint.max_keep_ckpts': -1,
-}
-
-
 @pytest.fixture
 def small_run(tmp_path):
-    """Builds a small Runner of the built-in set; keywords as build_runner."""
-
-    def build(options=None, work_dir='run', config='trm_ml_scenes.py', **kw):
-        options = {
-            **{k: v for k, v in SMALL.items()
-               if not any(k.startswith(f'{o}.') for o in options or {})},
-            'experiment_name': uuid.uuid4().hex, **(options or {})
-        }
-        return build_runner(
-            str(ROOT / 'configs' / config),
-            work_dir=str(tmp_path / work_dir),
-            options=options,
-            **kw)
-
-    return build
+    """:func:`build_small` in a folder of this test."""
+    return partial(build_small, tmp_path)

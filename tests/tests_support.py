@@ -3,9 +3,38 @@ import os
 import socket
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 
+from trm_ml_mm.engine import build_runner
+
 ROOT = Path(__file__).parents[1]
+
+SMALL = {
+    'train_dataloader.num_workers': 0,
+    'val_dataloader.num_workers': 0,
+    'test_dataloader.num_workers': 0,
+    'train_dataloader.batch_size': 16,
+    'train_dataloader.dataset.dataset.num_images': 48,
+    'val_dataloader.dataset.num_images': 24,
+    'test_dataloader.dataset.num_images': 24,
+    'model.head.prototypes.warmup_images': 32,
+    'train_cfg.max_epochs': 2,
+    'default_hooks.checkpoint.max_keep_ckpts': -1,
+}
+
+
+def build_small(folder, options=None, work_dir='run',
+                config='trm_ml_scenes.py', **kwargs):
+    """A small runner of the built-in set; keywords as build_runner."""
+    options = {
+        **{k: v for k, v in SMALL.items()
+           if not any(k.startswith(f'{o}.') for o in options or {})},
+        'experiment_name': uuid.uuid4().hex, **(options or {})
+    }
+    return build_runner(str(ROOT / 'configs' / config),
+                        work_dir=str(folder / work_dir), options=options,
+                        **kwargs)
 
 
 def small_backbones():
@@ -40,3 +69,15 @@ def ranks(script, count, *arguments):
     return run([sys.executable, '-m', 'torch.distributed.run',
                 f'--nproc_per_node={count}', f'--master_port={free_port()}',
                 script, *map(str, arguments)])
+
+
+def flat(value, where=''):
+    """{where: leaf} of nested containers."""
+    if isinstance(value, dict):
+        items = value.items()
+    elif isinstance(value, (list, tuple)):
+        items = enumerate(value)
+    else:
+        return {where: value}
+    return {k: v for key, part in items
+            for k, v in flat(part, f'{where}.{key}').items()}

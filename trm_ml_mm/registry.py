@@ -10,9 +10,11 @@ This module imports only mmengine. MMEngine hides import errors of a
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import FUNCTIONS as MMENGINE_FUNCTIONS
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
+from mmengine.registry import LOOPS as MMENGINE_LOOPS
 from mmengine.registry import METRICS as MMENGINE_METRICS
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import PARAM_SCHEDULERS as MMENGINE_PARAM_SCHEDULERS
+from mmengine.registry import RUNNERS as MMENGINE_RUNNERS
 from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
 from mmengine.registry import Registry
 
@@ -52,4 +54,14 @@ FUNCTIONS = Registry(
     'function',
     scope=_SCOPE,
     parent=MMENGINE_FUNCTIONS,
+    locations=['trm_ml_mm.engine'])
+RUNNERS = Registry(
+    'runner',
+    scope=_SCOPE,
+    parent=MMENGINE_RUNNERS,
+    locations=['trm_ml_mm.engine'])
+LOOPS = Registry(
+    'loop',
+    scope=_SCOPE,
+    parent=MMENGINE_LOOPS,
     locations=['trm_ml_mm.engine'])

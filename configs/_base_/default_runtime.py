@@ -1,4 +1,5 @@
 default_scope = 'mmpretrain'
+runner_type = 'trm_ml_mm.SafeRunner'
 
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),
@@ -21,6 +22,8 @@ custom_hooks = [
     dict(type='trm_ml_mm.SkippedImagesHook'),
     dict(type='trm_ml_mm.ReportHook', zero_shot=True),
     dict(type='trm_ml_mm.PseudoLabelQualityHook'),
+    dict(type='trm_ml_mm.FiniteLossHook'),
+    dict(type='trm_ml_mm.StopSignalHook'),
 ]
 
 env_cfg = dict(

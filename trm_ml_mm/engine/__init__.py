@@ -3,20 +3,25 @@ from .checkpoint import AtomicLocalBackend, read_checkpoint
 from .config import build_dataset, fill_classes, load_config, work_dir_of
 from .hooks import (
     EpochSeedHook,
+    FiniteLossHook,
     PartialLabelHook,
     PlainCheckpointHook,
     PseudoLabelQualityHook,
     ReportHook,
     SkippedImagesHook,
+    StopSignalHook,
     seed_worker,
 )
 from .launch import build_runner, close, init_distributed
+from .loops import ResumableTrainLoop
+from .runner import SafeRunner
 from .schedulers import WarmupLR
 
 __all__ = [
-    'AtomicLocalBackend', 'EpochSeedHook', 'PartialLabelHook',
-    'PlainCheckpointHook', 'PseudoLabelQualityHook', 'ReportHook',
-    'SkippedImagesHook', 'WarmupLR', 'build_dataset', 'build_runner', 'close',
+    'AtomicLocalBackend', 'EpochSeedHook', 'FiniteLossHook',
+    'PartialLabelHook', 'PlainCheckpointHook', 'PseudoLabelQualityHook',
+    'ReportHook', 'ResumableTrainLoop', 'SafeRunner', 'SkippedImagesHook',
+    'StopSignalHook', 'WarmupLR', 'build_dataset', 'build_runner', 'close',
     'fill_classes', 'init_distributed', 'load_config', 'read_checkpoint',
     'seed_worker', 'work_dir_of'
 ]

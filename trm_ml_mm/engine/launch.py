@@ -1,18 +1,19 @@
-"""From a config and a few flags to a Runner."""
+"""From a config and a few flags to a runner."""
 import gc
 import os
+from datetime import timedelta
 from typing import Optional
 
 import torch
 from mmengine.config import Config
 from mmengine.dist import get_rank, init_dist
-from mmengine.runner import Runner
 
 from trm_ml_mm.features import use_cache
 from trm_ml_mm.utils.configs import SPLITS
 
 from . import checkpoint as _  # noqa: F401  registers the 'atomic' backend
 from .config import fill_classes, load_config, work_dir_of
+from .runner import SafeRunner
 
 
 def build_runner(config: str,
@@ -22,8 +23,8 @@ def build_runner(config: str,
                  amp: bool = False,
                  resume: Optional[str] = None,
                  checkpoint: Optional[str] = None,
-                 train: bool = True) -> Runner:
-    """A Runner for training or testing, on GPUs or on CPUs.
+                 train: bool = True) -> SafeRunner:
+    """A runner for training or testing, on GPUs or on CPUs.
 
     Args:
         config: Config file.
@@ -77,19 +78,23 @@ def build_runner(config: str,
             device_ids=None,
             broadcast_buffers=False,
             find_unused_parameters=cfg.get('find_unused_parameters', False))
-    return Runner.from_cfg(cfg)
+    return SafeRunner.from_cfg(cfg)
 
 
 def init_distributed(launcher: str, cfg: Config) -> int:
     """Join the process group, if there is a launcher; return this rank.
 
     Without a GPU the ranks talk through gloo: MMEngine's own launcher would
-    ask for a GPU.
+    ask for a GPU. ``env_cfg.dist_cfg.timeout`` says after how many seconds a
+    rank that does not answer ends the run.
     """
+    options = dict((cfg.get('env_cfg') or {}).get('dist_cfg') or {})
     if launcher == 'pytorch' and not torch.cuda.is_available():
-        torch.distributed.init_process_group('gloo')
+        seconds = options.get('timeout')
+        torch.distributed.init_process_group(
+            'gloo', timeout=seconds and timedelta(seconds=seconds))
     elif launcher != 'none':
-        init_dist(launcher, **(cfg.get('env_cfg') or {}).get('dist_cfg', {}))
+        init_dist(launcher, **options)
     return get_rank()
 
 

@@ -1,9 +1,11 @@
 """Read and write small files: every error names the file and what to do."""
+import errno
 import json
 import os
+import shutil
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Iterator, List, Tuple, Union
+from typing import Any, Iterator, List, Optional, Tuple, Union
 
 
 def existing(path: Union[str, Path], what: str, advice: str) -> Path:
@@ -13,7 +15,7 @@ def existing(path: Union[str, Path], what: str, advice: str) -> Path:
         FileNotFoundError: Otherwise; "{what} {path} does not exist; {advice}."
     """
     path = Path(path)
-    if not path.exists():
+    if not os.path.exists(path):  # False also for a name that cannot be one
         raise FileNotFoundError(f'{what} {path} does not exist; {advice}.')
     return path
 
@@ -70,18 +72,29 @@ def read_json(path: Union[str, Path], what: str, **kwargs) -> Any:
             f'{path} line {error.lineno} column {error.colno} is not valid '
             f'JSON ({error.msg}): the {what} is cut off or damaged; download '
             'or write it again.') from error
+    except RecursionError as error:
+        raise ValueError(f'{path} is nested too deeply for a {what}.'
+                         ) from error
 
 
 @contextmanager
-def atomic_write(path: Union[str, Path]) -> Iterator[Path]:
+def atomic_write(path: Union[str, Path],
+                 size: Optional[int] = None) -> Iterator[Path]:
     """Write a temporary file next to ``path``, then rename it to ``path``.
 
     A kill or a power cut leaves the old content or the new content, never a
     part. If the block raises, the old content stays and the temporary file is
     removed. The only way this package writes a file it may have to read again.
 
+    Args:
+        path: Where the file goes.
+        size: In bytes, if it is known; for the message about a full disk.
+
     Yields:
         The temporary file to write to.
+
+    Raises:
+        OSError: If the disk is full; names the file and the room that is left.
     """
     path = Path(path)
     fresh = path.with_name(f'.{path.name}.{os.getpid()}.part')
@@ -90,6 +103,16 @@ def atomic_write(path: Union[str, Path]) -> Iterator[Path]:
         with open(fresh, 'r+b') as file:
             os.fsync(file.fileno())
         os.replace(fresh, path)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        free = shutil.disk_usage(path.parent).free
+        raise OSError(
+            error.errno, 'the disk is full (or your quota): '
+            f'{free / 1e6:.1f} MB are free, and this file needs '
+            f'{"more" if size is None else f"{size / 1e6:.1f} MB"}. What it '
+            'was before stays. Make room, then give the same command again '
+            '(a training with --resume)', str(path)) from error
     finally:
         fresh.unlink(missing_ok=True)
     _sync_folder(path.parent)

@@ -45,6 +45,21 @@ def is_resuming(runner) -> bool:
     return runner._resume
 
 
+def start_file(runner) -> Optional[str]:
+    """The checkpoint that the runner loads or resumes from; None: none, or
+    the latest one."""
+    return runner._load_from
+
+
+def set_start_file(runner, path: str) -> None:
+    runner._load_from = path
+
+
+def set_loaded(runner) -> None:
+    """Tell the runner that its checkpoint is loaded."""
+    runner._has_loaded = True
+
+
 def own_metainfo(dataset) -> dict:
     """The data set's meta information itself, not a copy."""
     return dataset._metainfo

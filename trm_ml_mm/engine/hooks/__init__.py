@@ -1,12 +1,14 @@
 from .epoch_seed import EpochSeedHook, seed_worker
+from .finite_loss import FiniteLossHook
 from .partial_label import PartialLabelHook
 from .plain_checkpoint import PlainCheckpointHook
 from .pseudo_labels import PseudoLabelQualityHook
 from .report import ReportHook
 from .skipped_images import SkippedImagesHook
+from .stop_signal import StopSignalHook
 
 __all__ = [
-    'EpochSeedHook', 'PartialLabelHook', 'PlainCheckpointHook',
-    'PseudoLabelQualityHook', 'ReportHook', 'SkippedImagesHook',
-    'seed_worker'
+    'EpochSeedHook', 'FiniteLossHook', 'PartialLabelHook',
+    'PlainCheckpointHook', 'PseudoLabelQualityHook', 'ReportHook',
+    'SkippedImagesHook', 'StopSignalHook', 'seed_worker'
 ]

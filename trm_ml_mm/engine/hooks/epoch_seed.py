@@ -1,4 +1,8 @@
 """Make a resumed run draw the same augmentation."""
+import ctypes
+import signal
+import sys
+
 import torch
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
@@ -36,5 +40,15 @@ class EpochSeedHook(Hook):
 @FUNCTIONS.register_module()
 def seed_worker(worker_id: int, **kwargs) -> None:
     """Worker init function: seed NumPy and Python too with PyTorch's seed of
-    this worker, which follows from the state of the main process."""
+    this worker, which follows from the state of the main process. The worker
+    ends with the main process, however that ends."""
     seed_everything(torch.initial_seed() % 2**32)
+    end_with_parent()
+
+
+def end_with_parent() -> None:
+    """Ask Linux to end this process when its parent ends; elsewhere PyTorch's
+    workers notice within seconds, unless they are busy."""
+    if sys.platform == 'linux':
+        set_death_signal = 1  # PR_SET_PDEATHSIG
+        ctypes.CDLL(None).prctl(set_death_signal, signal.SIGKILL)

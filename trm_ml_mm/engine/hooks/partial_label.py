@@ -52,7 +52,8 @@ class PartialLabelHook(Hook):
         if loop is not None:  # before an EMA hook copies the model
             for module in model.modules():
                 if isinstance(module, MultimodalPrototypes):
-                    module.prepare(len(loop.dataloader.dataset))
+                    module.prepare(len(loop.dataloader.dataset),
+                                   loop.dataloader.batch_size)
 
     def before_train(self, runner) -> None:
         partial = find_mask(runner.train_dataloader.dataset)

@@ -79,6 +79,13 @@ class PseudoLabelQualityHook(Hook):
     def before_train_epoch(self, runner) -> None:
         self.counts = torch.zeros(6, dtype=torch.long)
 
+    def epoch_state(self) -> Tensor:
+        """For a run that is stopped within an epoch."""
+        return self.counts.cpu()
+
+    def set_epoch_state(self, counts: Tensor) -> None:
+        self.counts = counts
+
     def after_train_iter(self, runner, batch_idx, data_batch=None,
                          outputs=None) -> None:
         if self.rows is None:
@@ -122,7 +129,7 @@ def quality(counts: Tensor) -> Dict[str, float]:
     was guessed."""
     row = {}
     for name, (guessed, right, actual) in zip(
-            ('positive', 'negative'), counts.double().cpu().view(2, 3)):
+            ('positive', 'negative'), counts.cpu().double().view(2, 3)):
         row[f'{name}_precision'] = float(right / guessed)
         row[f'{name}_recall'] = float(right / actual)
     return row

@@ -1,6 +1,7 @@
 """Count images that could not be read."""
 import logging
 from pathlib import Path
+from typing import List
 
 from mmengine.dist import all_gather_object
 from mmengine.hooks import Hook
@@ -21,6 +22,13 @@ class SkippedImagesHook(Hook):
 
     def __init__(self):
         self.skipped = set()  # paths, of this rank
+
+    def epoch_state(self) -> List[str]:
+        """For a run that is stopped within an epoch."""
+        return sorted(self.skipped)
+
+    def set_epoch_state(self, skipped: List[str]) -> None:
+        self.skipped = set(skipped)
 
     def after_train_iter(self, runner, batch_idx, data_batch=None,
                          outputs=None) -> None:

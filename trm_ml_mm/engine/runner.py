@@ -1,0 +1,154 @@
+"""The runner: checkpoints are data, and none of them is lost."""
+import logging
+import os
+from pathlib import Path
+from typing import Optional
+
+from mmengine.dist import broadcast_object_list, master_only
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner, load_state_dict
+
+from trm_ml_mm.registry import RUNNERS
+from trm_ml_mm.utils.mmengine_private import (
+    is_resuming,
+    set_loaded,
+    set_start_file,
+    start_file,
+)
+
+from .checkpoint import (
+    checkpoints_in,
+    keep_to_folder,
+    latest_checkpoint,
+    load_learned,
+    read_checkpoint,
+    scheduler_change,
+)
+
+
+@RUNNERS.register_module()
+class SafeRunner(Runner):
+    """MMEngine's ``Runner`` that trusts no checkpoint and overwrites none.
+
+    MMEngine's own runs Python from a checkpoint when it resumes (the config
+    text in it), takes addresses on the internet for a checkpoint, and removes
+    whatever file a checkpoint calls the previous best. Here:
+
+    * A checkpoint is a local file of tensors and plain types. Its config text
+      is dropped before anything reads it.
+    * What a checkpoint says about other checkpoints counts only if they lie
+      in the work dir.
+    * ``resume`` without a file takes the latest checkpoint that is whole.
+    * A run does not resume under another learning rate schedule.
+    * A new training does not start in a work dir that has checkpoints.
+    * A test needs every learned weight.
+
+    Raises:
+        ValueError: In those cases; with what to do.
+    """
+
+    def train(self):
+        if not is_resuming(self) and checkpoints_in(self.work_dir):
+            raise ValueError(
+                f'{self.work_dir} has checkpoints of an earlier training: '
+                'continue it with --resume, take another --work-dir, or '
+                'remove the folder.')
+        self._remove_fragments()
+        super().dump_config()
+        return super().train()
+
+    def test(self) -> dict:
+        self.is_test = True
+        return super().test()
+
+    def val(self) -> dict:
+        self.is_test = True
+        return super().val()
+
+    is_test = False  # every learned weight must be in the checkpoint
+
+    def build_train_loop(self, loop):
+        """A loop over epochs is one that resumes anywhere."""
+        if isinstance(loop, dict) and loop.get('by_epoch'):
+            loop = dict(loop, type='trm_ml_mm.ResumableTrainLoop')
+            loop.pop('by_epoch')
+        return super().build_train_loop(loop)
+
+    def dump_config(self) -> None:
+        """Only :meth:`train` writes the config into the work dir: a test must
+        not replace the config of the training that it tests."""
+
+    def load_or_resume(self) -> None:
+        """As MMEngine's, but finds the latest checkpoint that is whole."""
+        if is_resuming(self) and start_file(self) is None:
+            found = [str(latest_checkpoint(self.work_dir) or '')
+                     if self.rank == 0 else None]
+            broadcast_object_list(found)
+            if not found[0]:
+                self.logger.warning(
+                    f'--resume: {self.work_dir} has no checkpoint, so this '
+                    'training starts from the beginning.')
+                return
+            set_start_file(self, found[0])
+        super().load_or_resume()
+
+    def resume(self, filename: str, *args, **kwargs) -> None:
+        """As MMEngine's; anything wrong in the file is a ``ValueError``."""
+        try:
+            super().resume(filename, *args, **kwargs)
+        except (ArithmeticError, AssertionError, AttributeError, LookupError,
+                RuntimeError, TypeError) as error:
+            raise ValueError(
+                f'{filename} cannot be resumed ({type(error).__name__}: '
+                f'{error}): it is damaged, or of another model. Resume from '
+                'another checkpoint of this training.') from error
+        self.logger.info(f'Resumed from {filename}.')
+
+    def load_checkpoint(self,
+                        filename: str,
+                        map_location='cpu',
+                        strict: bool = False,
+                        revise_keys: Optional[list] = None) -> dict:
+        """Load the weights, and return the rest.
+
+        Args:
+            filename: A local file.
+            map_location, strict, revise_keys: Of MMEngine's method. Not used:
+                files are read on the CPU, and tests are strict.
+        """
+        checkpoint = read_checkpoint(filename)
+        checkpoint['meta'].pop('config', None)  # MMEngine would execute it
+        if is_resuming(self):
+            for count in ('epoch', 'iter'):
+                if type(checkpoint['meta'].get(count)) is not int:
+                    raise ValueError(f'{filename} does not say of which '
+                                     f'{count} it is: load_from={filename} '
+                                     'starts a training from its weights.')
+            for line in keep_to_folder(checkpoint, self.work_dir):
+                self.logger.warning(line)
+            change = scheduler_change(checkpoint, self.param_schedulers)
+            if change:
+                raise ValueError(
+                    f'{filename} was trained under another learning rate '
+                    f'schedule ({change}): resume with the settings it was '
+                    'started with. For a longer training start a new one, '
+                    f'or one from these weights: load_from={filename}.')
+        self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
+        model = self.model
+        if is_model_wrapper(model):
+            model = model.module
+        if self.is_test or is_resuming(self):
+            load_learned(model, checkpoint['state_dict'], filename)
+        else:  # fine-tuning: what does not fit is logged
+            load_state_dict(model, checkpoint['state_dict'],
+                            logger=self.logger)
+        set_loaded(self)
+        self.logger.info(f'Loaded {filename}.')
+        return checkpoint
+
+    @master_only
+    def _remove_fragments(self) -> None:
+        """Remove what a killed run was writing."""
+        for path in Path(self.work_dir).glob('.*.part'):
+            os.unlink(path)
+            self.logger.log(logging.INFO, f'Removed the fragment {path}.')
