@@ -8,6 +8,7 @@ from torch import nn
 from trm_ml_mm.models import CLIPPromptBackbone, PromptLearner, load_clip
 from trm_ml_mm.models.text.prompt_learner import tokenize_prompts
 from trm_ml_mm.models.towers import save_random_weights
+from trm_ml_mm.models.towers.torchscript import read_torchscript
 
 CLASSES = ['cat', 'fire hydrant', 'a very long name of many words', 'tvmonitor']
 WORDS = CLASSES[:3] + ['tv monitor']
@@ -184,3 +185,56 @@ def test_prompts_longer_than_the_tower_are_refused():
 def test_the_mini_clip_says_which_word_it_lacks():
     with pytest.raises(ValueError, match='never learned the word "dog"'):
         CLIPPromptBackbone('mini', classes=['dog'])
+
+
+class Writes(nn.Module):
+    """Loading it with ``torch.jit.load`` writes a file."""
+
+    def __init__(self, path: str):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(3))
+        self.path = path
+
+    @torch.jit.export
+    def __getstate__(self):
+        return self.weight, self.path, self.training
+
+    @torch.jit.export
+    def __setstate__(self, state: tuple[torch.Tensor, str, bool]):
+        self.weight, self.path, self.training = state
+        torch.save(self.weight, self.path)
+
+    def forward(self, x):
+        return x
+
+
+def test_no_program_of_an_archive_runs(tmp_path):
+    marker, path = tmp_path / 'ran', tmp_path / 'evil.pt'
+    torch.jit.script(Writes(str(marker))).save(path)
+    torch.jit.load(path)
+    assert marker.exists()  # this is what must not happen
+    marker.unlink()
+    with pytest.raises(ValueError, match='evil.pt .* own way of loading'):
+        CLIPPromptBackbone('RN50', str(path), CLASSES)
+    assert not marker.exists()
+
+
+def test_an_archive_gives_the_tensors_that_jit_would(tmp_path):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(3, 4))
+            self.register_buffer('turned', torch.randn(4, 6).half().t())
+            self.register_buffer('count', torch.arange(5))
+            self.parts = nn.ModuleList([nn.Linear(2, 3), nn.BatchNorm1d(3)])
+
+        def forward(self, x):
+            return x
+
+    net = Net()
+    torch.jit.script(net).save(tmp_path / 'a.pt')
+    found = read_torchscript(tmp_path / 'a.pt')
+    assert found.keys() == net.state_dict().keys()
+    for name, value in net.state_dict().items():
+        assert torch.equal(found[name], value)
+        assert found[name].dtype == value.dtype

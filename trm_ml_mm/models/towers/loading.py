@@ -6,7 +6,6 @@ weights need it.
 """
 import difflib
 import hashlib
-import zipfile
 from pathlib import Path
 from typing import Dict, NamedTuple, Optional, Tuple
 
@@ -22,9 +21,12 @@ from .mini import (
     remove_layer4_stride,
     unpack_state,
 )
+from .torchscript import is_torchscript, read_torchscript
 
 # Keys of OpenAI's own files that are facts and not weights.
 _OPENAI_FACTS = ('input_resolution', 'context_length', 'vocab_size')
+# The causal mask of OpenAI's text towers: a constant, not a weight.
+_CONSTANT = 'attn_mask'
 
 
 class LoadedCLIP(NamedTuple):
@@ -112,16 +114,17 @@ def read_state_dict(path: str, arch: str):
     """A CLIP state dict from a file, and whether the file is OpenAI's.
 
     Reads OpenAI's TorchScript archives, plain state dicts, open_clip's
-    training checkpoints and safetensors; never anything that runs code of a
-    pickle.
+    training checkpoints and safetensors. No program of an archive runs, and no
+    code of a pickle.
     """
     if not Path(path).is_file():
         tags = ', '.join(open_clip.list_pretrained_tags_by_model(arch))
         raise FileNotFoundError(
             f'CLIP weights {path!r} are neither a file nor one of the tags of '
             f'{arch}: {tags}.')
-    if _is_torchscript(path):
-        state = dict(torch.jit.load(path, map_location='cpu').state_dict())
+    if is_torchscript(path):
+        state = {key: value for key, value in read_torchscript(path).items()
+                 if key.split('.')[-1] != _CONSTANT}
     else:
         try:
             state = dict(open_clip.factory.load_state_dict(path))
@@ -136,13 +139,6 @@ def read_state_dict(path: str, arch: str):
     for key in _OPENAI_FACTS:
         state.pop(key, None)
     return state, from_openai
-
-
-def _is_torchscript(path: str) -> bool:
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(n.endswith('/constants.pkl') for n in archive.namelist())
 
 
 def _load_checked(model: nn.Module, state: Dict[str, Tensor], path: str,
