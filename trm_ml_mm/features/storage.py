@@ -89,7 +89,9 @@ class FeatureCache:
             self.state = np.load(
                 existing(self.folder / 'state.npy', 'Cache file', advice),
                 mmap_mode=mode)
-        except ValueError as error:
+        except FileNotFoundError:
+            raise
+        except Exception as error:  # a damaged file can raise anything
             raise ValueError(f'{self.folder} is damaged ({error}): delete it '
                              'and make it again.') from error
 

@@ -1,12 +1,14 @@
 """Save and load masks of known labels, and matrices of labels."""
 import hashlib
-import zipfile
 from pathlib import Path
 from typing import NamedTuple, Optional, Union
 
 import numpy as np
 
+from trm_ml_mm.utils.arrays import read_arrays
 from trm_ml_mm.utils.io import atomic_write, existing
+
+from .values import ABSENT, PRESENT, UNKNOWN
 
 
 def mask_hash(mask: np.ndarray) -> str:
@@ -47,18 +49,15 @@ def load_mask(path: Union[str, Path]) -> Mask:
     """
     existing(path, 'Mask file', 'draw it with tools/make_masks.py')
     try:
-        content = np.load(path, allow_pickle=False)
-        if Path(path).suffix == '.npy':
-            if content.ndim != 2:
-                raise ValueError(f'shape {content.shape}')
-            mask = content != 0
+        content = read_arrays(path)
+        if '' in content:
+            mask = _as_bool(content[''])
             return Mask(mask, str(path), 'None', mask_hash(mask))
-        shape = tuple(content['shape'])
-        mask = np.unpackbits(content['packed'])[:shape[0] * shape[1]]
-        mask = mask.reshape(shape).astype(bool)
+        images, classes = map(int, content['shape'])
+        mask = np.unpackbits(content['packed'])[:images * classes]
+        mask = mask.reshape(images, classes).astype(bool)
         saved = Mask(mask, *(str(content[k]) for k in Mask._fields[1:]))
-    except (ValueError, KeyError, IndexError, OSError, EOFError,
-            zipfile.BadZipFile) as error:
+    except (ValueError, KeyError, TypeError, OSError) as error:
         raise ValueError(f'{path} is not a whole mask file ({error}); draw it '
                          'again with tools/make_masks.py.') from error
     if mask_hash(mask) != saved.hash:
@@ -73,25 +72,45 @@ def load_labels(path: Union[str, Path]) -> np.ndarray:
 
     Args:
         path: .npy with ``(N, C)``; or .npz with ``labels`` ``(N, C)``, or
-            with ``packed``, rows of bits, and ``num_classes``.
+            with ``packed``, rows of bits, and ``num_classes``. Values are
+            1 (present), 0 (absent) and -1 (unknown).
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it holds no such matrix.
+        ValueError: If it holds no such matrix, or another value; names the
+            first one.
     """
     existing(path, 'Label matrix', 'give a .npy or .npz file, or a config')
     try:
-        content = np.load(path, allow_pickle=False)
-        if not isinstance(content, np.ndarray):
-            if 'labels' in content:
-                content = content['labels']
-            else:
-                content = np.unpackbits(
-                    content['packed'], axis=1)[:, :int(content['num_classes'])]
-        if content.ndim != 2:
-            raise ValueError(f'shape {content.shape}')
-    except (ValueError, KeyError, OSError, EOFError,
-            zipfile.BadZipFile) as error:
+        content = read_arrays(path)
+        labels = content.get('', content.get('labels'))
+        if labels is None:
+            labels = np.unpackbits(
+                content['packed'], axis=1)[:, :int(content['num_classes'])]
+        if labels.ndim != 2 or 0 in labels.shape:
+            raise ValueError(f'shape {labels.shape}')
+        if labels.dtype.kind not in 'biuf':
+            raise ValueError(f'values of type {labels.dtype}')
+        wrong = np.argwhere(~np.isin(labels, (PRESENT, ABSENT, UNKNOWN)))
+        if len(wrong):
+            row, column = wrong[0]
+            raise ValueError(
+                f'row {row}, column {column} is {labels[row, column]}, and '
+                f'labels are {PRESENT}, {ABSENT} or {UNKNOWN} (unknown)')
+    except (ValueError, KeyError, TypeError, OSError) as error:
         raise ValueError(f'{path} holds no (N, C) matrix of labels '
                          f'({error}).') from error
-    return content.astype(np.int8)
+    return labels.astype(np.int8)
+
+
+def _as_bool(mask: np.ndarray) -> np.ndarray:
+    """A matrix of True and False, or of 1 and 0.
+
+    Raises:
+        ValueError: For anything else: a NaN would count as known.
+    """
+    if mask.ndim != 2 or 0 in mask.shape:
+        raise ValueError(f'shape {mask.shape}')
+    if mask.dtype.kind not in 'biuf' or not np.isin(mask, (0, 1)).all():
+        raise ValueError('a mask is 1 (known) or 0 (hidden) everywhere')
+    return mask != 0
