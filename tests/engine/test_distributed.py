@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 from tests_support import ROOT, free_port, ranks, run
 
+from trm_ml_mm.engine import read_checkpoint
+
 
 def test_a_step_on_two_ranks_equals_one_on_the_joined_batch():
     out = ranks('tests/ranks.py', 2, 'one_step_equals_joined_batch')
@@ -21,6 +23,51 @@ def test_the_start_does_not_depend_on_the_number_of_ranks():
 def test_metrics_do_not_depend_on_the_number_of_ranks(count):
     out = ranks('tests/ranks.py', count, 'metrics_agree')
     assert out.count('agree') == count
+
+
+@pytest.mark.parametrize('known, images', [(.3, 64), (.02, 64), (.3, 50)])
+def test_a_training_does_not_depend_on_the_number_of_ranks(tmp_path, known,
+                                                           images):
+    """Weights, prototypes, history and EMA after 20 steps. With 2% known, some
+    ranks see batches without any known label. 50 images are padded, so two and
+    four ranks see some twice: then nothing hangs and all is finite."""
+    config = tmp_path / 'ranks.py'
+    config.write_text(textwrap.dedent(f'''
+        _base_ = [{str(ROOT / 'configs/trm_ml_scenes.py')!r}]
+        custom_hooks = [
+            dict(type='trm_ml_mm.PlainCheckpointHook'),
+            dict(type='trm_ml_mm.EpochSeedHook'),
+            dict(type='trm_ml_mm.PartialLabelHook'),
+            dict(type='trm_ml_mm.FiniteLossHook'),
+            dict(type='EMAHook'),
+        ]
+        model = dict(head=dict(prototypes=dict(warmup_images=64)))
+        train_dataloader = dict(num_workers=0, dataset=dict(
+            known={known}, dataset=dict(num_images={images}, pipeline=[
+                dict(type='trm_ml_mm.RenderScene'), dict(type='PackInputs')])))
+        val_dataloader = val_cfg = val_evaluator = None
+        test_dataloader = test_cfg = test_evaluator = None
+        default_hooks = dict(checkpoint=dict(save_best=None))
+        train_cfg = dict(max_epochs=5)
+    '''))
+    found = {}
+    for count in (1, 2, 4):
+        folder = tmp_path / f'{count}'
+        ranks('tests/ranks.py', count, 'train', config, folder)
+        saved = read_checkpoint(folder / 'epoch_5.pth')
+        assert 'head.prototypes.visual' in saved['state_dict']
+        found[count] = {
+            f'{part} {name}': value.nan_to_num().double()
+            for part in ('state_dict', 'ema_state_dict')
+            for name, value in saved[part].items()}
+    for count in (2, 4):
+        for name, value in found[1].items():
+            other = found[count][name]
+            assert other.isfinite().all(), name
+            # Scores in the history are logits: ten times as large.
+            bound = 1e-3 if name.endswith('history') else 1e-5
+            gap = (value - other).abs().max()
+            assert images % 16 or gap < bound, f'{count} ranks, {name}: {gap}'
 
 
 @pytest.mark.skipif(not Path('/proc/self/task').is_dir(),

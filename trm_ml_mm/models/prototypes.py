@@ -200,17 +200,26 @@ class MultimodalPrototypes(BaseModule):
         self.class_ratio = class_ratio
         self.history_ratio = history
         self.warmup_images = warmup_images
+        self.batch_size = None
         self.register_buffer('visual', torch.zeros(num_classes, dim))
         self.register_buffer('visual_count', torch.zeros(num_classes))
         # Scores of recent images, and their labels. prepare() sets its length.
         self.register_buffer('history', torch.zeros(2, 0, num_classes))
 
-    def prepare(self, training_images: int) -> None:
+    def prepare(self, training_images: int,
+                batch_size: Optional[int] = None) -> None:
         """Fit warm-up and history to the size of the training set.
         PartialLabelHook calls it before training.
 
         What was loaded from a checkpoint stays.
+
+        Args:
+            training_images: On all ranks together.
+            batch_size: Largest number of images in a batch of one rank. None:
+                every batch is as large on all ranks.
         """
+        if batch_size is not None:
+            self.batch_size = batch_size
         if self.warmup_images is None:
             self.warmup_images = training_images
         if not self.history.shape[1]:
@@ -291,10 +300,12 @@ class MultimodalPrototypes(BaseModule):
 
     def _update_visual(self, query: Tensor, targets: Tensor,
                        positives: Tensor) -> None:
-        """Update the means of known positives, over all ranks."""
+        """Update the means of known positives, over all ranks. A feature that
+        is not finite would stay in them for good, so it counts as zero."""
         positive = (targets == PRESENT).float()
-        sums = torch.einsum('bc,bcd->cd', positive,
-                            F.normalize(query.float(), dim=-1))
+        features = F.normalize(query.float(), dim=-1)
+        features = torch.where(features.isfinite(), features, 0.)
+        sums = torch.einsum('bc,bcd->cd', positive, features)
         all_reduce(sums)
         count = self.visual_count + positives
         weight = count.clamp(min=1, max=self.memory)[:, None]
@@ -303,11 +314,20 @@ class MultimodalPrototypes(BaseModule):
         self.visual_count.copy_(count)
 
     def _push(self, rows: Tensor) -> None:
-        """First in, first out: ``(2, B, C)`` of all ranks in their order."""
+        """First in, first out: ``(2, B, C)`` of all ranks, in the order in
+        which one rank would have them (samplers deal images out in turn)."""
+        new = rows
         if get_world_size() > 1:
-            rows = torch.cat(all_gather(rows), 1)
-        kept = self.history.shape[1]
-        self.history.copy_(torch.cat([self.history, rows], 1)[:, -kept:])
+            if self.batch_size:  # of all ranks; a last batch may be smaller
+                rows = F.pad(rows, (0, 0, 0, self.batch_size - rows.shape[1]),
+                             value=float('nan'))
+            new = torch.stack(all_gather(rows), 2).flatten(1, 2)
+        recent = torch.cat([self.history, new], 1)
+        # What only fills up a batch goes to the front, and so out.
+        filler = new[1].isnan().all(-1)
+        filler = F.pad(filler, (self.history.shape[1], 0))
+        order = (~filler).to(torch.uint8).argsort(stable=True)
+        self.history.copy_(recent[:, order[-self.history.shape[1]:]])
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
         saved = state_dict.get(prefix + 'history')
