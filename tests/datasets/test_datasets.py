@@ -427,3 +427,53 @@ def test_documented_csv_examples_are_read(tmp_path, file):
             ['dog', 'cat', 'red car'] if 'positive' in text else None))
         assert label_matrix(data)[:2].tolist() == [
             [1, 0, -1], [-1, -1, 1]]
+
+
+@pytest.mark.parametrize('name', ['../../secret.jpg', 'ABSOLUTE'])
+def test_images_outside_of_the_folder_are_refused(tmp_path, name):
+    trees.image(tmp_path / 'secret.jpg')
+    if name == 'ABSOLUTE':
+        name = str(tmp_path / 'secret.jpg')
+    root = tmp_path / 'data'
+    (root / 'images').mkdir(parents=True)
+    with pytest.raises(ValueError, match='outside of .*allow_outside=True'):
+        csv(root, f'image,dog\n{name},1\n')
+    data = csv(root, f'image,dog\n{name},1\n', allow_outside=True)
+    assert len(data) == 1
+
+
+def test_labels_that_nothing_can_be_learned_from(tmp_path, monkeypatch):
+    for name in 'ab':
+        trees.image(tmp_path / f'images/{name}.jpg')
+    data = csv(tmp_path, 'image,dog,cat\na.jpg,,\nb.jpg,,\n')
+    with pytest.raises(ValueError, match='No label is known'):
+        PartialLabelDataset(data, known='all')
+    log = []
+    monkeypatch.setattr('trm_ml_mm.datasets.partial_labels.print_log',
+                        lambda text, *args: log.append(text))
+    PartialLabelDataset(csv(tmp_path, 'image,dog,cat\na.jpg,1,\n'),
+                        known='all')
+    assert log[0].startswith('1 of 2 classes') and 'only one image' in log[1]
+
+
+def test_many_classes_are_read_in_linear_time(tmp_path):
+    """Twice as many classes do not take four times as many comparisons."""
+    trees.image(tmp_path / 'images/a.jpg')
+
+    class Name(str):
+        compared = 0
+
+        def __eq__(self, other):
+            Name.compared += 1
+            return str.__eq__(self, other)
+
+        __hash__ = str.__hash__
+
+    counts = []
+    for number in (1000, 2000):
+        names = [Name(f'thing {i}') for i in range(number)]
+        Name.compared = 0
+        csv(tmp_path, 'image,positive,negative\na.jpg,'
+            + ';'.join(names) + ',\n', classes=names)
+        counts.append(Name.compared)
+    assert counts[1] < 3 * counts[0] + 1000

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from rich.console import Console
 from sklearn.metrics import average_precision_score
 from torchmetrics.functional.classification import binary_average_precision
 
@@ -19,6 +20,7 @@ from trm_ml_mm.evaluation import (
     predict,
 )
 from trm_ml_mm.evaluation.functional import _count_at_least
+from trm_ml_mm.evaluation.metrics import PerClass
 from trm_ml_mm.evaluation.per_class import (
     find_per_class,
     per_class_rows,
@@ -273,3 +275,24 @@ def test_large_sets_equal_sklearn():
     for c in range(2):
         expected = average_precision_score(targets[:, c], scores[:, c])
         assert ours[c].item() == pytest.approx(expected, abs=1e-9)
+
+
+def test_names_from_a_stranger_stay_names(tmp_path):
+    """No formula for a spreadsheet, no escape code for a terminal."""
+    table = PerClass(*(torch.zeros(4) for _ in range(4)))
+    names = ['=HYPERLINK("http://a")', '\x1b[2Jdog', '@x', 'cat [bold]']
+    rows = per_class_rows(names, table)
+    write_per_class(tmp_path / 'a.csv', rows)
+    with open(tmp_path / 'a.csv', newline='') as file:
+        found = [row[0] for row in csv.reader(file)][1:]
+    assert found == ['\'=HYPERLINK("http://a")', '\\x1b[2Jdog', "'@x",
+                     'cat [bold]']
+    console = Console(width=200)
+    with console.capture() as screen:
+        console.print(per_class_table(rows))
+    assert '\x1b[2J' not in screen.get() and 'cat [bold]' in screen.get()
+
+
+def test_nan_reaches_no_threshold():
+    with pytest.raises(ValueError, match='NaN'):
+        predict(torch.tensor([[.1, float('nan')]]), .5)

@@ -25,17 +25,21 @@ class MultiLabelDataset(BaseDataset):
             'raise': stop with an error that names it. 'skip' (training only):
             the next readable image takes its place in the batch, and
             :class:`~trm_ml_mm.engine.SkippedImagesHook` counts and lists it.
+        allow_outside: Take images outside of ``data_root`` and the image
+            folder. A label file from a stranger could name any file.
         **kwargs: See :class:`mmengine.dataset.BaseDataset`.
 
     Raises:
         ValueError: If ``on_error`` is unknown, or 'skip' for test data, whose
-            metrics would silently miss images.
+            metrics would silently miss images; or if an image lies outside of
+            its folders.
     """
 
     def __init__(self,
                  ann_file: str = '',
                  on_error: str = 'raise',
                  test_mode: bool = False,
+                 allow_outside: bool = False,
                  **kwargs):
         check_choice(('raise', 'skip'), on_error=on_error)
         if on_error == 'skip' and test_mode:
@@ -43,12 +47,37 @@ class MultiLabelDataset(BaseDataset):
                 "on_error='skip' is for training: metrics of a test set would "
                 'miss images; take unreadable images out of its list.')
         self.on_error = on_error
+        self.allow_outside = allow_outside
         super().__init__(ann_file=ann_file, test_mode=test_mode, **kwargs)
 
     @property
     def class_names(self) -> Sequence[str]:
         """``metainfo['classes']``, without copying it at every access."""
         return own_metainfo(self)['classes']
+
+    def filter_data(self) -> List[dict]:
+        """Called once, with what the label file says.
+
+        Raises:
+            ValueError: If there is no image, or one lies outside of its
+                folders.
+        """
+        if not self.data_list:
+            raise ValueError(f'{self.ann_file or self.data_root} lists no '
+                             'image for this data set.')
+        if not self.allow_outside:
+            roots = [os.path.abspath(root)
+                     for root in (self.data_root, self.img_prefix)]
+            for entry in self.data_list:
+                path = os.path.abspath(entry['img_path'])
+                if not any(os.path.commonpath([path, root]) == root
+                           for root in roots):
+                    raise ValueError(
+                        f'{self.ann_file} names the image '
+                        f'{entry["img_path"]}, which lies outside of '
+                        f'{roots[0]}: set data_root to a folder that holds '
+                        'it, or allow_outside=True on the data set.')
+        return super().filter_data()
 
     def get_data_info(self, idx: int) -> dict:
         info = super().get_data_info(idx)
@@ -228,7 +257,7 @@ class ImageNames:
             raise ValueError(f'{where}: the image "{name}" is already in '
                              f'{self.first[path]}; keep one of them.')
         self.first[path] = where
-        if self.must_exist and not path.is_file():
+        if self.must_exist and not os.path.isfile(path):
             raise FileNotFoundError(
                 f'{where}: image {path} does not exist; mend the path or '
                 'data_prefix, or drop the line.')

@@ -1,6 +1,7 @@
 """Your own images, with labels in a CSV file that has blanks."""
 import csv
 import io
+from collections import Counter
 from typing import List, Sequence, Tuple, Union
 
 import numpy as np
@@ -67,6 +68,7 @@ class CSVMultiLabel(MultiLabelDataset):
         self.lists = (positive_column, negative_column)
         self.separator = separator
         self.ignore_columns = tuple(ignore_columns)
+        self.index = None  # of the class names, in a file of lists
         header, _ = self._rows(self.root_file(ann_file))
         super().__init__(
             ann_file=ann_file,
@@ -102,7 +104,7 @@ class CSVMultiLabel(MultiLabelDataset):
         if '' in header:
             raise ValueError(f'{path} line 1: column {header.index("") + 1} '
                              'has no name; name it, or delete it.')
-        twice = [name for name in header if header.count(name) > 1]
+        twice = [name for name, n in Counter(header).items() if n > 1]
         if twice:
             raise ValueError(f'{path} line 1 has the column "{twice[0]}" '
                              'twice: drop one.')
@@ -176,17 +178,19 @@ class CSVMultiLabel(MultiLabelDataset):
 
     def _from_lists(self, row: dict, where: str) -> np.ndarray:
         classes = self.class_names
+        if self.index is None:
+            self.index = {name: c for c, name in enumerate(classes)}
         score = np.full(len(classes), UNKNOWN, np.int8)
         for column, value in zip(self.lists, (PRESENT, ABSENT)):
             for name in row.get(column, '').split(self.separator):
                 name = name.strip()
                 if not name:
                     continue
-                if name not in classes:
+                if name not in self.index:
                     raise ValueError(
                         f'{where}, column "{column}" has "{name}", which is '
                         f'not among the {len(classes)} classes.')
-                c = classes.index(name)
+                c = self.index[name]
                 if score[c] not in (UNKNOWN, value):
                     raise ValueError(f'{where} has "{name}" both as present '
                                      'and as absent.')

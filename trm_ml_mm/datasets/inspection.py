@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 from rich.progress import track
 
-from .base import label_matrix, resolve_dataset
+from .base import is_readable, label_matrix, resolve_dataset
 
 
 def labels_of(dataset) -> np.ndarray:
@@ -20,8 +20,14 @@ def image_problem(path: str) -> Optional[str]:
     try:
         with Image.open(path) as image:
             image.load()
+            if image.mode.startswith('I') and image.getextrema()[1] < 2**12:
+                return ('has 16 bits and uses at most 12 of them: training '
+                        'divides by 256, so it is black; scale its values to '
+                        '0..65535')
     except FileNotFoundError:
         return 'does not exist'
+    except Image.DecompressionBombError:  # Pillow's limit, not OpenCV's
+        return None if is_readable(path) else 'is too large to be decoded'
     except Exception as error:  # Pillow's plugins raise what they like
         return str(error) or type(error).__name__
     return None

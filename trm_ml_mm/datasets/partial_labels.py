@@ -1,9 +1,11 @@
 """The wrapper that hides labels."""
 import hashlib
+import logging
 from typing import Union
 
 import numpy as np
 from mmengine.dataset import BaseDataset as EngineDataset
+from mmengine.logging import print_log
 
 from trm_ml_mm.labels import (
     PRESENT,
@@ -37,8 +39,8 @@ class PartialLabelDataset:
             proportion, 1200 for single positive).
 
     Raises:
-        ValueError: If ``known`` is none of these, a file does not fit, or a
-            label is not 1, 0 or -1.
+        ValueError: If ``known`` is none of these, a file does not fit, a
+            label is not 1, 0 or -1, or no label is known.
     """
 
     def __init__(self,
@@ -74,6 +76,7 @@ class PartialLabelDataset:
         self._hash = mask_hash(mask)
         # One byte per label; workers share it, because nothing writes to it.
         self._scores = np.where(mask, labels, UNKNOWN).astype(np.int8)
+        _check_supervision(self._scores)
 
     @property
     def metainfo(self) -> dict:
@@ -121,3 +124,21 @@ class PartialLabelDataset:
 
     def __len__(self) -> int:
         return len(self.dataset)
+
+
+def _check_supervision(labels: np.ndarray) -> None:
+    """Refuse labels that nothing can be learned from; warn of thin ones.
+
+    Raises:
+        ValueError: If no label at all is known.
+    """
+    if not (labels != UNKNOWN).any():
+        raise ValueError(
+            'No label is known, so there is nothing to learn from: check the '
+            'labels and the mask, or raise known.')
+    empty = int((labels != PRESENT).all(0).sum())
+    if empty:
+        print_log(f'{empty} of {labels.shape[1]} classes have no image that '
+                  'is known to have them.', 'current', logging.WARNING)
+    if len(labels) == 1:
+        print_log('There is only one image.', 'current', logging.WARNING)

@@ -12,6 +12,9 @@ from torch import Tensor
 
 from trm_ml_mm.labels import ABSENT, PRESENT, UNKNOWN
 
+_DIVERGED = ('scores have NaN or infinite values: the model diverged; lower '
+             'the learning rate.')
+
 
 def average_precision(scores: Tensor,
                       targets: Tensor,
@@ -139,7 +142,12 @@ def predict(scores: Tensor,
         topk: The class is among the k best of its image. If ``threshold`` is
             given too, both must hold (as in SST's and SARB's top-3);
             MMPretrain's top-k has no threshold.
+
+    Raises:
+        ValueError: If a score is NaN, which reaches no threshold.
     """
+    if scores.isnan().any():
+        raise ValueError(_DIVERGED)
     chosen = torch.ones_like(scores, dtype=torch.bool)
     if threshold is not None:
         chosen &= scores >= threshold
@@ -194,6 +202,5 @@ def _check(scores: Tensor, targets: Tensor):
         scores = scores.float() if scores.is_floating_point(
         ) else scores.double()
     if scores.numel() and not torch.stack(scores.aminmax()).isfinite().all():
-        raise ValueError('scores have NaN or infinite values: the model '
-                         'diverged; lower the learning rate.')
+        raise ValueError(_DIVERGED)
     return scores, targets

@@ -7,6 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from trm_ml_mm.utils.io import atomic_write
+from trm_ml_mm.utils.text import plain_cell, printable
 
 from .metrics import MultiLabelAP, PerClass
 
@@ -34,7 +35,8 @@ def write_per_class(path: Union[str, Path], rows: List[list]) -> None:
     """Write the rows of :func:`per_class_rows`, with a header, as CSV."""
     with atomic_write(path) as fresh, open(
             fresh, 'w', newline='', encoding='utf-8') as file:
-        csv.writer(file).writerows([COLUMNS, *rows])
+        csv.writer(file).writerows(
+            [COLUMNS, *([plain_cell(row[0]), *row[1:]] for row in rows)])
 
 
 def per_class_table(rows: List[list]) -> Table:
@@ -43,6 +45,6 @@ def per_class_table(rows: List[list]) -> Table:
     for name in COLUMNS:
         table.add_column(name, justify='left' if name == 'class' else 'right')
     for row in sorted(rows, key=lambda r: float(r[1] or 'inf')):
-        table.add_row(escape(row[0]), *(v[:-2] or '-' for v in row[1:3]),
-                      *map(str, row[3:]))
+        table.add_row(escape(printable(row[0])),
+                      *(v[:-2] or '-' for v in row[1:3]), *map(str, row[3:]))
     return table
