@@ -1,5 +1,4 @@
 """Run many jobs: several at a time, each in a process of its own."""
-import fcntl
 import gc
 import multiprocessing
 import os
@@ -10,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import List, Optional, Sequence, Union
 
+from filelock import FileLock
 from mmengine.logging import print_log
 
 from trm_ml_mm.engine import load_config
@@ -94,8 +94,9 @@ def run_grid(jobs: Sequence[Job],
     slots = list(range(processes))
 
     # CUDA does not survive a fork, and importing libraries may start it.
-    context = multiprocessing.get_context('spawn' if gpus else 'forkserver')
-    if not gpus:
+    fork = not gpus and 'forkserver' in multiprocessing.get_all_start_methods()
+    context = multiprocessing.get_context('forkserver' if fork else 'spawn')
+    if fork:
         context.set_forkserver_preload(PRELOAD)
     starting = threading.Lock()
 
@@ -144,8 +145,8 @@ def _run(job: Job, out: Path, train: str, options: Sequence[str],
     folder = job.work_dir(out)
     # The run holds this lock. If the grid is killed and started again, its new
     # run waits for the one that is still working here.
-    lock = open(folder / 'grid.lock', 'w')
-    fcntl.flock(lock, fcntl.LOCK_EX)
+    lock = FileLock(folder / 'grid.lock')
+    lock.acquire()
     if read_row(job, out):
         return
     log = open(folder / 'grid.log', 'a', buffering=1)

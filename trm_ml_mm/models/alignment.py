@@ -20,6 +20,7 @@ from mmengine.dist import all_reduce
 from torch import Tensor, nn
 
 from trm_ml_mm.utils.checks import check_positive
+from trm_ml_mm.utils.precision import as_double
 
 # Random features of 1,024 dimensions have a spread of 0.03. A smaller one means
 # that images are all alike, such as a batch of one colour.
@@ -43,7 +44,7 @@ def cosine_spread(locations: Tensor, text: Tensor) -> Tensor:
         locations: ``(B, L, D)``, normalised.
         text: ``(C, D)``, normalised.
     """
-    cosines = locations.flatten(0, 1).double() @ text.double().T  # BL C
+    cosines = as_double(locations.flatten(0, 1)) @ as_double(text).T  # BL C
     moments = torch.stack([torch.ones_like(cosines), cosines, cosines**2])
     moments = moments.sum(1)  # 3 C
     all_reduce(moments)

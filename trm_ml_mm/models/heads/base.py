@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from trm_ml_mm.labels import ABSENT, PRESENT, UNKNOWN
 from trm_ml_mm.registry import MODELS
 from trm_ml_mm.utils.checks import check_not_negative
+from trm_ml_mm.utils.precision import as_double
 
 from ..alignment import JointSpaceAlignment, centred
 from ..backbones import CLIPFeatures
@@ -242,7 +243,7 @@ class MatchingHead(MultiLabelClsHead):
             return
         joint = self.joint_features(feats)
         with full_precision(joint.dense):
-            logits = self.calibration_logits(joint).double()
+            logits = as_double(self.calibration_logits(joint))
         total = torch.stack([logits.sum(), torch.ones_like(logits).sum()])
         all_reduce(total)  # batches of ranks may differ in size
         self.common_bias.copy_(self.initial_logit - total[0] / total[1])
