@@ -1,0 +1,28 @@
+"""Imported by the trainings of faults.py."""
+import errno
+import os
+
+from mmengine.hooks import Hook
+
+from trm_ml_mm.registry import HOOKS
+
+
+@HOOKS.register_module()
+class TellHook(Hook):
+    """Says when the training begins, and in which process."""
+
+    def before_train(self, runner):
+        print('TRAINING', runner.rank, os.getpid(), flush=True)
+
+
+if 'FULL_DISK_AT' in os.environ:
+    replace, writes = os.replace, []
+
+    def full(*args):
+        """The n-th file that is written finds no room."""
+        writes.append(args)
+        if len(writes) == int(os.environ['FULL_DISK_AT']):
+            raise OSError(errno.ENOSPC, 'No space left on device')
+        return replace(*args)
+
+    os.replace = full
