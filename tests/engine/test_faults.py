@@ -253,3 +253,14 @@ def test_a_full_disk_says_what_is_needed_and_loses_nothing(tmp_path,
     assert str(path) in str(caught.value)
     assert [p.name for p in tmp_path.iterdir()] == ['epoch_1.pth']
     assert path.read_bytes() == b'whole'
+
+
+def test_orphaned_best_checkpoints_go(small_run, straight):
+    best = next(straight.glob('best_*'))
+    orphan = best.with_name('best_multi-label_mAP_epoch_77.pth')
+    orphan.write_bytes(best.read_bytes())
+    (straight / 'epoch_2.pth').unlink()
+    runner = small_run(work_dir='straight', resume='auto')
+    runner.train()
+    assert not orphan.exists()
+    assert os.path.isfile(runner.message_hub.get_info('best_ckpt'))

@@ -1,6 +1,4 @@
 """The runner: checkpoints are data, and none of them is lost."""
-import logging
-import os
 from pathlib import Path
 from typing import Optional
 
@@ -47,6 +45,8 @@ class SafeRunner(Runner):
         ValueError: In those cases; with what to do.
     """
 
+    is_test = False  # every learned weight must be in the checkpoint
+
     def train(self):
         if not is_resuming(self) and checkpoints_in(self.work_dir):
             raise ValueError(
@@ -64,8 +64,6 @@ class SafeRunner(Runner):
     def val(self) -> dict:
         self.is_test = True
         return super().val()
-
-    is_test = False  # every learned weight must be in the checkpoint
 
     def build_train_loop(self, loop):
         """A loop over epochs is one that resumes anywhere."""
@@ -90,7 +88,10 @@ class SafeRunner(Runner):
                     'training starts from the beginning.')
                 return
             set_start_file(self, found[0])
-        super().load_or_resume()
+            super().load_or_resume()
+            self._remove_orphans()
+        else:
+            super().load_or_resume()
 
     def resume(self, filename: str, *args, **kwargs) -> None:
         """As MMEngine's; anything wrong in the file is a ``ValueError``."""
@@ -150,5 +151,18 @@ class SafeRunner(Runner):
     def _remove_fragments(self) -> None:
         """Remove what a killed run was writing."""
         for path in Path(self.work_dir).glob('.*.part'):
-            os.unlink(path)
-            self.logger.log(logging.INFO, f'Removed the fragment {path}.')
+            path.unlink()
+            self.logger.info(f'Removed the fragment {path}.')
+
+    @master_only
+    def _remove_orphans(self) -> None:
+        """Remove best checkpoints that a killed run had replaced, or had not
+        yet noted: the epoch of the latter is validated again."""
+        kept = {str(path) for name, path in
+                self.message_hub.runtime_info.items()
+                if name.startswith('best_ckpt')}
+        for path in Path(self.work_dir).glob('best_*_[0-9]*.pth'):
+            if str(path) not in kept:
+                path.unlink()
+                self.logger.info(f'Removed {path}, which a later one replaced '
+                                 'or will be written again.')
