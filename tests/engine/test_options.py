@@ -212,7 +212,7 @@ def test_slips_are_refused_with_the_nearest_name(option, nearest):
 @pytest.mark.parametrize('option,message', [
     ('train_pipeline', 'train_pipeline is a variable of the config file, .*'
      'set train_dataloader.dataset.dataset.pipeline'),
-    ('custom_hooks.9.zero_shot', 'a list of 6, so 9 must be 0 to 5'),
+    ('custom_hooks.9.zero_shot', 'a list of 8, so 9 must be 0 to 7'),
     ('model.backbone.prompt.per_class', 'prompt has class_specific, context'),
 ])
 def test_other_options_without_effect_say_why(option, message):
