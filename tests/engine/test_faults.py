@@ -1,13 +1,15 @@
 """What goes wrong in a long training loses nothing."""
 import errno
 import os
+import shutil
 import signal
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
 from mmengine.hooks import Hook
-from tests_support import flat
+from tests_support import build_small, flat
 
 from trm_ml_mm.engine import AtomicLocalBackend
 from trm_ml_mm.engine.checkpoint import latest_checkpoint
@@ -52,20 +54,30 @@ def assert_same_run(a, b):
     assert tables[0] == tables[1]
 
 
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory):
+    """A function: the work dir of a run that nobody disturbed, by the number
+    of its loader workers."""
+    @cache
+    def train(workers):
+        folder = tmp_path_factory.mktemp('finished')
+        build_small(folder,
+                    {'train_dataloader.num_workers': workers}).train()
+        return folder / 'run'
+    return train
+
+
 @pytest.fixture
-def straight(small_run, tmp_path):
-    small_run(work_dir='straight').train()
-    return tmp_path / 'straight'
+def straight(finished, tmp_path):
+    """A copy of it, for this test to damage."""
+    return Path(shutil.copytree(finished(0), tmp_path / 'straight'))
 
 
 @pytest.mark.parametrize('step', [1, 2, 3, 5])
 @pytest.mark.parametrize('workers', [0, 2])
 def test_a_stopped_run_goes_on_with_the_next_batch(
-        small_run, straight, tmp_path, step, workers):
+        small_run, finished, tmp_path, step, workers):
     options = {'train_dataloader.num_workers': workers}
-    if workers:
-        small_run(options, 'straight2').train()
-        straight = tmp_path / 'straight2'
     runner = small_run(options, 'stopped')
     runner.register_hook(At('after_train_iter', step, lambda r: os.kill(
         os.getpid(), signal.SIGTERM)))
@@ -76,9 +88,11 @@ def test_a_stopped_run_goes_on_with_the_next_batch(
     assert signal.getsignal(signal.SIGTERM) is before
     saved = load(tmp_path / 'stopped' / 'interrupted.pth')
     assert saved['meta']['iter'] == step
+    with pytest.raises(ValueError, match='earlier training'):
+        small_run(options, 'stopped').train()
     small_run(options, 'stopped', resume='auto').train()
     assert not (tmp_path / 'stopped' / 'interrupted.pth').exists()
-    assert_same_run(straight, tmp_path / 'stopped')
+    assert_same_run(finished(workers), tmp_path / 'stopped')
 
 
 def test_a_run_stopped_in_its_validation_leaves_at_once(small_run, straight,
@@ -264,3 +278,29 @@ def test_orphaned_best_checkpoints_go(small_run, straight):
     runner.train()
     assert not orphan.exists()
     assert os.path.isfile(runner.message_hub.get_info('best_ckpt'))
+
+
+def test_only_a_second_ctrl_c_leaves_without_saving(small_run, tmp_path):
+    def signals(*numbers):
+        return lambda runner: [os.kill(os.getpid(), n) for n in numbers]
+
+    for name, numbers, saves in (
+            ('both', (signal.SIGINT, signal.SIGTERM), True),
+            ('insists', (signal.SIGINT, signal.SIGINT), False)):
+        runner = small_run(work_dir=name)
+        runner.register_hook(At('before_train_iter', 2, signals(*numbers)),
+                             'LOWEST')
+        with pytest.raises(SystemExit):
+            runner.train()
+        path = tmp_path / name / 'interrupted.pth'
+        assert path.is_file() == saves
+
+
+def test_a_finished_validation_is_not_repeated(small_run, straight):
+    """The epoch that was best is in the checkpoint with its validation."""
+    runner = small_run(work_dir='straight', resume='auto')
+    saved = load(straight / 'epoch_2.pth')['message_hub']['runtime_info']
+    hook = At('before_val_epoch', 0, None)
+    runner.register_hook(hook)
+    runner.train()
+    assert hook.count == (0 if saved.get('epoch_validated') == 2 else 1)

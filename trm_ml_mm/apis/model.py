@@ -5,7 +5,12 @@ from mmengine.config import Config
 from mmpretrain.registry import MODELS
 from torch import nn
 
-from trm_ml_mm.engine import fill_classes, load_config, read_checkpoint
+from trm_ml_mm.engine import (
+    fill_classes,
+    load_config,
+    load_learned,
+    read_checkpoint,
+)
 
 
 class LoadedModel(NamedTuple):
@@ -35,19 +40,11 @@ def load_model(checkpoint: str,
             CLIP or class list.
     """
     saved = read_checkpoint(checkpoint)
-    state = saved['state_dict']
     cfg = load_config(config, options)
-    trained = (saved.get('meta') or {}).get('dataset_meta') or {}
+    trained = saved['meta'].get('dataset_meta') or {}
     fill_classes(cfg, 'test', trained.get('classes'))
     if cfg.get('data_preprocessor'):
         cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
     model = MODELS.build(cfg.model)
-    wrong = model.load_state_dict(state, strict=False)
-    for keys, what in ((wrong.missing_keys, 'lacks'),
-                       (wrong.unexpected_keys, 'has the unknown entry')):
-        if keys:
-            raise ValueError(
-                f'{checkpoint} does not fit {config}: it {what} {keys[0]} '
-                f'(and {len(keys) - 1} more); give the config and options it '
-                'was trained with.')
+    load_learned(model, saved['state_dict'], checkpoint)
     return LoadedModel(model.to(device).eval(), cfg)

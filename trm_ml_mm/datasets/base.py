@@ -66,12 +66,10 @@ class MultiLabelDataset(BaseDataset):
             raise ValueError(f'{self.ann_file or self.data_root} lists no '
                              'image for this data set.')
         if not self.allow_outside:
-            roots = [os.path.abspath(root)
-                     for root in (self.data_root, self.img_prefix)]
+            roots = tuple(os.path.join(os.path.abspath(root), '')
+                          for root in (self.data_root, self.img_prefix))
             for entry in self.data_list:
-                path = os.path.abspath(entry['img_path'])
-                if not any(os.path.commonpath([path, root]) == root
-                           for root in roots):
+                if not os.path.abspath(entry['img_path']).startswith(roots):
                     raise ValueError(
                         f'{self.ann_file} names the image '
                         f'{entry["img_path"]}, which lies outside of '

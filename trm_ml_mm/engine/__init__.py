@@ -1,5 +1,5 @@
 """The runtime of one run: config, launch, hooks, checkpoints."""
-from .checkpoint import AtomicLocalBackend, read_checkpoint
+from .checkpoint import AtomicLocalBackend, load_learned, read_checkpoint
 from .config import build_dataset, fill_classes, load_config, work_dir_of
 from .hooks import (
     EpochSeedHook,
@@ -22,6 +22,6 @@ __all__ = [
     'PartialLabelHook', 'PlainCheckpointHook', 'PseudoLabelQualityHook',
     'ReportHook', 'ResumableTrainLoop', 'SafeRunner', 'SkippedImagesHook',
     'StopSignalHook', 'WarmupLR', 'build_dataset', 'build_runner', 'close',
-    'fill_classes', 'init_distributed', 'load_config', 'read_checkpoint',
-    'seed_worker', 'work_dir_of'
+    'fill_classes', 'init_distributed', 'load_config', 'load_learned',
+    'read_checkpoint', 'seed_worker', 'work_dir_of'
 ]

@@ -52,13 +52,16 @@ def read_checkpoint(path: Union[str, Path]) -> dict:
 
 
 def checkpoints_in(work_dir: Union[str, Path]) -> List[Path]:
-    """The checkpoints to resume from, the latest first."""
+    """The checkpoints to resume from: one within an epoch, then those of
+    epochs or iterations, the latest first."""
     numbered = []
     for path in Path(work_dir).glob('*.pth'):
         found = re.fullmatch(r'(epoch|iter)_(\d+)\.pth', path.name)
         if found:
             numbered.append((found[1], int(found[2]), path))
-    return [path for *_, path in sorted(numbered, reverse=True)]
+    interrupted = Path(work_dir, INTERRUPTED)
+    return [*([interrupted] if interrupted.is_file() else ()),
+            *(path for *_, path in sorted(numbered, reverse=True))]
 
 
 def latest_checkpoint(work_dir: Union[str, Path]) -> Optional[Path]:
@@ -72,9 +75,7 @@ def latest_checkpoint(work_dir: Union[str, Path]) -> Optional[Path]:
         ValueError: If there are checkpoints and none is whole.
     """
     whole, damaged = [], []
-    interrupted = Path(work_dir, INTERRUPTED)
-    for path in [*([interrupted] if interrupted.is_file() else ()),
-                 *checkpoints_in(work_dir)]:
+    for path in checkpoints_in(work_dir):
         try:
             checkpoint = read_checkpoint(path)
             if 'optimizer' not in checkpoint:
@@ -84,7 +85,7 @@ def latest_checkpoint(work_dir: Union[str, Path]) -> Optional[Path]:
             damaged.append(str(error))
             print_log(f'Not resumed from: {error}', 'current',
                       logging.WARNING)
-        if whole and whole[-1][1] != interrupted:
+        if whole and whole[-1][1].name != INTERRUPTED:
             break
     if damaged and not whole:
         raise ValueError(f'{work_dir} has no checkpoint to resume from. '

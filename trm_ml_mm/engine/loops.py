@@ -9,7 +9,9 @@ from mmengine.runner import EpochBasedTrainLoop
 
 from trm_ml_mm.registry import LOOPS
 
-VALIDATED = 'validated'  # in the message hub: the last validated epoch
+# In the message hub: the last validated epoch. (MMEngine logs with every
+# validation what begins with "val".)
+VALIDATED = 'epoch_validated'
 
 
 @LOOPS.register_module()

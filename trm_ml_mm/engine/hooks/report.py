@@ -38,6 +38,7 @@ from trm_ml_mm.registry import HOOKS
 from trm_ml_mm.utils.versions import code_version, library_versions
 
 from ..checkpoint import read_checkpoint
+from ..loops import VALIDATED
 from .partial_label import check_classes, reference_names
 
 HEADLINE = ('mAP', 'CF1', 'OF1')
@@ -75,6 +76,7 @@ class ReportHook(Hook):
         training and not after it."""
         if runner.cfg.get('test_dataloader') is None:
             return
+        self.validated = runner.message_hub.get_info(VALIDATED)  # if resumed
         self.loader = runner.build_dataloader(
             runner.cfg.test_dataloader, seed=runner.seed)
         self.evaluator = runner.build_evaluator(runner.cfg.test_evaluator)

@@ -27,7 +27,7 @@ class StopSignalHook(Hook):
     work dir is the checkpoint; it goes when the next one is written. The exit
     status is 128 plus the number of the signal. Outside of training epochs
     the last checkpoint has all there is, and the run leaves at once. A second
-    signal always leaves at once.
+    Ctrl-C leaves at once too. (Ctrl-C under torchrun sends both signals.)
     """
 
     priority = 'LOWEST'  # after the schedule has moved
@@ -43,10 +43,11 @@ class StopSignalHook(Hook):
                              for number in self.signals}
 
     def _ask(self, number: int, frame) -> None:
-        if self.asked or not self.training:
+        insists = self.asked == number == signal.SIGINT
+        if insists or not self.training:
             self._restore()
             sys.exit(128 + number)
-        self.asked = number
+        self.asked = self.asked or number
 
     def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
         self.training = True

@@ -71,13 +71,14 @@ class QueryDecoderHead(TextRegionMatchingHead):
     def find_regions(self, joint: CLIPFeatures) -> RegionFeatures:
         """As of text-region matching, then self-attention and dropout."""
         found = super().find_regions(joint)
-        if self.attention is None:
-            return found._replace(query=self.dropout(found.query))
-        # As in a decoder: queries say which category, features what is there.
         query = found.query
-        named = query + self.region.queries(joint.zero_shot_text)
-        attended = self.attention(named, named, query, need_weights=False)[0]
-        return found._replace(query=self.dropout(query + attended))
+        if self.attention is not None:
+            # As in a decoder: queries say which category, features what is
+            # there.
+            named = query + self.region.queries(joint.zero_shot_text)
+            query = query + self.attention(named, named, query,
+                                           need_weights=False)[0]
+        return found._replace(query=self.dropout(query))
 
     def level_logits(self, features: Tensor, joint: CLIPFeatures) -> Tensor:
         """Match ``(B, C, D)`` features with the output vectors: ``(B, C)``."""
