@@ -12,7 +12,8 @@ class TellHook(Hook):
     """Says when the training begins, and in which process."""
 
     def before_train(self, runner):
-        print('TRAINING', runner.rank, os.getpid(), flush=True)
+        # one write, on a line of its own: ranks and logs share the pipe
+        os.write(1, f'\nTRAINING {runner.rank} {os.getpid()}\n'.encode())
 
 
 if 'FULL_DISK_AT' in os.environ:

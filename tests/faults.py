@@ -86,7 +86,7 @@ class Training:
                 if len(self.pids) == self.ranks:
                     self.begin = time.monotonic()
                     self.started.set()
-        self.started.set()
+        self.started.set()  # also if it ended before
 
     def wait(self):
         """Exit status; kills what hangs."""
