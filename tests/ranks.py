@@ -1,6 +1,7 @@
 """Run by test_distributed.py on every rank."""
 import os
 import sys
+import time
 from glob import glob
 from pathlib import Path
 
@@ -159,14 +160,33 @@ def metrics_agree():
 
 
 def train():
-    """20 steps of the real run; the last checkpoint stays."""
+    """20 steps of the real run, for each config; the last checkpoints stay."""
     from trm_ml_mm.engine import build_runner
-    config, work_dir = sys.argv[2:]
-    runner = build_runner(config, work_dir=work_dir, launcher='pytorch',
-                          options={'train_dataloader.batch_size':
-                                   16 // int(os.environ['WORLD_SIZE'])})
-    runner.train()
-    assert runner.iter == 20
+    work_dir, *configs = sys.argv[2:]
+    for config in map(Path, configs):
+        runner = build_runner(str(config), work_dir=f'{work_dir}/{config.stem}',
+                              launcher='pytorch', options={
+                                  'train_dataloader.batch_size':
+                                  16 // int(os.environ['WORLD_SIZE'])})
+        runner.train()
+        assert runner.iter == 20
+
+
+def a_frozen_rank_is_not_waited_for():
+    """Rank 1 does nothing; the timeout of the config ends rank 0's wait."""
+    from mmengine.config import Config
+
+    from trm_ml_mm.engine import init_distributed
+    start = time.monotonic()
+    cfg = Config(dict(env_cfg=dict(dist_cfg=dict(timeout=3))))
+    if init_distributed('pytorch', cfg):
+        time.sleep(12)
+        return
+    try:
+        torch.distributed.all_reduce(torch.zeros(1))
+    except RuntimeError as error:
+        waited = time.monotonic() - start
+        print(f'gave up: {"imed out" in str(error)}, early: {waited < 11}')
 
 
 def threads_end():

@@ -253,6 +253,7 @@ def test_csv_as_spreadsheets_save_it(tmp_path):
 
 
 @pytest.mark.parametrize('text,options,message', [
+    (',,\n', {}, 'no header line'),
     ('image,dog\na.jpg,2\n', {}, 'train.csv line 2, column "dog" has the '
      'value "2"'),
     ('image,dog\na.jpg,1\nx.jpg,\n', {}, 'line 3: image .*x.jpg does not'),

@@ -127,7 +127,7 @@ def test_a_small_grid_becomes_a_report(tmp_path):
         *(str(ROOT / f'configs/ablations/{name}.py')
           for name in ('base', 'base_pseudo', 'mean_level'))]
     data = [('scene_set=0', )]
-    known = [.3, 'single_positive', 'all']
+    known = [.3, 'all']
     main = plan_jobs(configs[:-2], known, [0], data)
     parts = [Part('main', main),
              Part('ablations', plan_jobs(configs[-2:], [.3], [0], data)),

@@ -1,4 +1,5 @@
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -62,26 +63,59 @@ def test_no_known_label_gives_zero_and_finite_gradients():
     assert loss == 0 and (logits.grad == 0).all()
 
 
-@pytest.mark.parametrize('value', [-200., -30., 30., 200.])
-def test_extreme_logits_stay_finite(value):
-    for dtype in (torch.float32, torch.float16, torch.bfloat16):
-        logits = torch.full((2, 2), value, dtype=dtype, requires_grad=True)
-        for target in (0, 1):
-            loss = PartialAsymmetricLoss()(logits,
-                                           torch.full((2, 2), target))
-            grad, = torch.autograd.grad(loss, logits)
-            assert loss.dtype == torch.float32
-            assert loss.isfinite() and grad.isfinite().all()
+def every_loss(logits, targets):
+    """The three losses of a batch; features from the logits."""
+    features = torch.stack([logits.sin(), logits.cos()], -1)
+    prototypes = F.normalize(torch.randn(logits.shape[1], 2), dim=-1)
+    return [
+        PartialAsymmetricLoss()(logits, targets),
+        RegionDistillationLoss()(logits, -logits.flip(1), targets),
+        RegionDistillationLoss(per_class=True)(logits, -logits, targets),
+        MultimodalContrastiveLoss()(features, targets == 1, prototypes,
+                                    prototypes),
+    ]
 
 
-def test_asymmetric_gradient_is_right():
+@pytest.mark.parametrize('classes', [1, 2, 1000])
+@pytest.mark.parametrize('labels', [[1], [0], [-1], [-1, 0, 1]])
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float16,
+                                   torch.bfloat16])
+def test_losses_stay_finite(classes, labels, dtype):
+    """All known, all unknown, and both; logits of every size."""
+    sizes = torch.tensor([-200., -100, -30, -1, 0, 1, 30, 100, 200])
+    logits = sizes[torch.randint(len(sizes), (4, classes))].to(dtype)
+    logits.requires_grad_()
+    targets = torch.tensor(labels)[torch.randint(len(labels), (4, classes))]
+    for loss in every_loss(logits, targets):
+        assert loss.dtype == torch.float32 and loss.isfinite() and loss >= -1e-4
+        grad, = torch.autograd.grad(loss, logits, retain_graph=True)
+        assert grad.isfinite().all()
+        if labels == [-1]:  # and nothing to compare with
+            assert loss == 0 or grad.abs().sum() > 0
+
+
+def test_gradients_agree_with_finite_differences():
+    """In double precision. Focusing weights and teacher get no gradient."""
     logits = torch.randn(4, 3, dtype=torch.double, requires_grad=True)
+    features = torch.randn(4, 3, 5, dtype=torch.double, requires_grad=True)
+    teacher = torch.randn(4, 3, dtype=torch.double)
+    prototypes = torch.randn(3, 5, dtype=torch.double)
     targets = torch.randint(-1, 2, (4, 3))
-
-    def plain(x):
-        return partial_asymmetric_loss(x, targets, 0., 0., .05).double()
-
-    assert torch.autograd.gradcheck(plain, logits, eps=1e-3, atol=1e-2)
+    check = torch.autograd.gradcheck
+    assert check(lambda x: partial_asymmetric_loss(x, targets, 0., 0., .05),
+                 logits)
+    for per_class in (False, True):
+        assert check(partial(region_distillation_loss, teacher=teacher,
+                             temperature=2., per_class=per_class), logits)
+    assert check(lambda x: prototype_contrast(x, prototypes), features)
+    # Of the focused loss: the weight times the gradient of the plain one.
+    plain, = torch.autograd.grad(
+        partial_asymmetric_loss(logits, targets, 0., 0., .05).sum(), logits)
+    got, = torch.autograd.grad(
+        partial_asymmetric_loss(logits, targets, 1., 2., .05).sum(), logits)
+    p = logits.detach().sigmoid()
+    weight = torch.where(targets == 1, 1 - p, (p - .05).clamp(min=0)**2)
+    assert torch.allclose(got, plain * weight)
 
 
 @pytest.mark.parametrize('per_class', [False, True])

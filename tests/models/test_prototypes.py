@@ -169,6 +169,25 @@ def test_a_full_memory_forgets_old_positives():
     assert torch.allclose(memory.visual[:2], other.expand(2, 8), atol=.05)
 
 
+def test_the_order_of_a_batch_does_not_matter():
+    """Pseudo-labels move with their images; what is remembered stays. Images
+    that leave the history are the oldest, so their order counts there: the
+    last batch is as long as the history is."""
+    torch.manual_seed(3)
+    one, other = (Memory(5, 8, images=256, warmup_images=0) for _ in range(2))
+    text, order = torch.randn(5, 8), torch.randperm(256)
+    for _ in range(3):
+        query, region = torch.randn(2, 256, 5, 8)
+        logits = torch.randn(256, 5)
+        targets = torch.randint(-1, 2, (256, 5)).float()
+        pseudo = one(query, region, text, logits, targets)
+        moved = other(query[order], region[order], text, logits[order],
+                      targets[order])
+        assert torch.equal(moved, pseudo[order]) and (pseudo != -1).any()
+        assert torch.equal(one.visual_count, other.visual_count)
+        assert torch.allclose(one.visual, other.visual, atol=1e-6)
+
+
 @pytest.mark.parametrize('images, length', [
     (100, 256), (2000, 500), (5000, 1250), (1_000_000, 4096)])
 def test_the_history_is_a_share_of_the_training_set(images, length):

@@ -2,7 +2,7 @@
 import csv
 import io
 from collections import Counter
-from typing import List, Sequence, Tuple, Union
+from typing import Dict, Iterator, List, Sequence, Tuple, Union
 
 import numpy as np
 
@@ -69,30 +69,48 @@ class CSVMultiLabel(MultiLabelDataset):
         self.separator = separator
         self.ignore_columns = tuple(ignore_columns)
         self.index = None  # of the class names, in a file of lists
-        header, _ = self._rows(self.root_file(ann_file))
+        file = self.root_file(ann_file)
+        _, header = next(self._rows(file))
         super().__init__(
             ann_file=ann_file,
             data_root=data_root,
             data_prefix=data_prefix,
-            metainfo=dict(
-                classes=self._classes(header, classes,
-                                      self.root_file(ann_file))),
+            metainfo=dict(classes=self._classes(header, classes, file)),
             **kwargs)
 
-    def _rows(self, path) -> Tuple[List[str], List[Tuple[int, List[str]]]]:
-        """Header, and (line number, cells) of every other line."""
+    def _rows(self, path) -> Iterator[Tuple[int, List[str]]]:
+        """(Line number, cells) of every line that is not blank; the header
+        comes first. Read line by line: a large table need not fit in memory
+        as cells."""
         text = read_text(path, 'CSV file', advice='set data_root and ann_file')
         reader = csv.reader(io.StringIO(text), strict=True)
-        lines, start = [], 1  # a quoted cell may go over several lines
-        try:
-            for row in reader:
-                if any(cell.strip() for cell in row):
-                    lines.append((start, [cell.strip() for cell in row]))
-                start = reader.line_num + 1
-        except csv.Error as error:
-            raise ValueError(f'{path} line {start} cannot be read ({error}): '
-                             'is a quotation mark missing?') from error
-        (_, header), rows = lines[0], lines[1:]
+        header, start = None, 1  # a quoted cell may go over several lines
+        while True:
+            try:
+                row = next(reader, None)
+            except csv.Error as error:
+                raise ValueError(
+                    f'{path} line {start} cannot be read ({error}): '
+                    'is a quotation mark missing?') from error
+            if row is None:
+                break
+            cells = [cell.strip() for cell in row]
+            if any(cells):
+                if header is None:
+                    header = cells
+                    self._check_header(header, path)
+                elif len(cells) != len(header):
+                    raise ValueError(
+                        f'{path} line {start} has {len(cells)} cells and the '
+                        f'header {len(header)}: give every column a cell, '
+                        'blank where the label is unknown.')
+                yield start, cells
+            start = reader.line_num + 1
+        if header is None:
+            raise ValueError(f'{path} has no header line, only blank cells: '
+                             'the first line names the columns.')
+
+    def _check_header(self, header: List[str], path) -> None:
         if self.image_column not in header:
             hint = next((f' It seems to be separated by "{mark}"; save it '
                          'with commas.' for mark in ';\t' if mark in header[0]),
@@ -108,15 +126,6 @@ class CSVMultiLabel(MultiLabelDataset):
         if twice:
             raise ValueError(f'{path} line 1 has the column "{twice[0]}" '
                              'twice: drop one.')
-        if not rows:
-            raise ValueError(f'{path} has a header and no image.')
-        for number, cells in rows:
-            if len(cells) != len(header):
-                raise ValueError(
-                    f'{path} line {number} has {len(cells)} cells and the '
-                    f'header {len(header)}: give every column a cell, blank '
-                    'where the label is unknown.')
-        return header, rows
 
     def _classes(self, header: List[str], classes, path) -> Tuple[str, ...]:
         known = [self.image_column, *self.ignore_columns]
@@ -150,45 +159,50 @@ class CSVMultiLabel(MultiLabelDataset):
         return classes
 
     def load_data_list(self) -> List[dict]:
-        header, rows = self._rows(self.ann_file)
-        folder = self.image_folder()
+        rows = self._rows(self.ann_file)
+        _, header = next(rows)
+        column = {name: c for c, name in enumerate(header)}
         read = (self._from_lists
                 if self.lists[0] in header else self._from_columns)
-        image = header.index(self.image_column)
-        names = ImageNames(folder, must_exist=self.on_error == 'raise')
+        names = ImageNames(self.image_folder(),
+                           must_exist=self.on_error == 'raise')
         data = []
         for number, cells in rows:
             where = f'{self.ann_file} line {number}'
-            data.append(
-                dict(
-                    img_path=names.path(cells[image], where),
-                    gt_score=read(dict(zip(header, cells)), where)))
+            data.append(dict(
+                img_path=names.path(cells[column[self.image_column]], where),
+                gt_score=read(cells, column, where)))
+        if not data:
+            raise ValueError(f'{self.ann_file} has a header and no image.')
         return data
 
-    def _from_columns(self, row: dict, where: str) -> np.ndarray:
-        values = []
-        for name in self.class_names:
-            if row[name] not in VALUES:
-                raise ValueError(
-                    f'{where}, column "{name}" has the value '
-                    f'"{row[name][:40]}"; '
-                    'labels are 1 (present), 0 (absent) or blank (unknown).')
-            values.append(VALUES[row[name]])
-        return np.array(values, np.int8)
+    def _from_columns(self, cells: List[str], column: Dict[str, int],
+                      where: str) -> np.ndarray:
+        found = [cells[column[name]] for name in self.class_names]
+        try:
+            return np.array([VALUES[cell] for cell in found], np.int8)
+        except KeyError as error:
+            name = self.class_names[found.index(error.args[0])]
+            raise ValueError(
+                f'{where}, column "{name}" has the value '
+                f'"{error.args[0][:40]}"; labels are 1 (present), 0 (absent) '
+                'or blank (unknown).') from None
 
-    def _from_lists(self, row: dict, where: str) -> np.ndarray:
+    def _from_lists(self, cells: List[str], column: Dict[str, int],
+                    where: str) -> np.ndarray:
         classes = self.class_names
         if self.index is None:
             self.index = {name: c for c, name in enumerate(classes)}
         score = np.full(len(classes), UNKNOWN, np.int8)
-        for column, value in zip(self.lists, (PRESENT, ABSENT)):
-            for name in row.get(column, '').split(self.separator):
+        for title, value in zip(self.lists, (PRESENT, ABSENT)):
+            listed = cells[column[title]] if title in column else ''
+            for name in listed.split(self.separator):
                 name = name.strip()
                 if not name:
                     continue
                 if name not in self.index:
                     raise ValueError(
-                        f'{where}, column "{column}" has "{name}", which is '
+                        f'{where}, column "{title}" has "{name}", which is '
                         f'not among the {len(classes)} classes.')
                 c = self.index[name]
                 if score[c] not in (UNKNOWN, value):

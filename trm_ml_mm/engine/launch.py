@@ -1,8 +1,9 @@
 """From a config and a few flags to a runner."""
 import gc
 import os
+import subprocess
 from datetime import timedelta
-from typing import Optional
+from typing import Dict, Optional
 
 import torch
 from mmengine.config import Config
@@ -30,8 +31,8 @@ def build_runner(config: str,
         config: Config file.
         work_dir: Default: that of the config, or ``work_dirs/<name>``.
         options: See :func:`~trm_ml_mm.engine.load_config`.
-        launcher: 'none', 'pytorch', 'slurm' or 'mpi'. With 'pytorch' and
-            without a GPU, the ranks talk through gloo.
+        launcher: 'none', 'pytorch', 'slurm' or 'mpi'. Without a GPU, the
+            ranks of 'pytorch' and 'slurm' talk through gloo.
         amp: Automatic mixed precision; needs a GPU.
         resume: 'auto' for the latest checkpoint in the work dir, a file, or
             None.
@@ -71,7 +72,7 @@ def build_runner(config: str,
     elif checkpoint is not None:
         cfg.resume, cfg.load_from = False, checkpoint
     _check_schedule(cfg)
-    if launcher == 'pytorch' and not torch.cuda.is_available():
+    if _on_gloo(launcher):
         init_distributed(launcher, cfg)
         cfg.model_wrapper_cfg = dict(
             type='MMDistributedDataParallel',
@@ -82,20 +83,53 @@ def build_runner(config: str,
 
 
 def init_distributed(launcher: str, cfg: Config) -> int:
-    """Join the process group, if there is a launcher; return this rank.
+    """Join the process group, if there is a launcher; return this rank. Who
+    is in one already stays there.
 
     Without a GPU the ranks talk through gloo: MMEngine's own launcher would
     ask for a GPU. ``env_cfg.dist_cfg.timeout`` says after how many seconds a
     rank that does not answer ends the run.
     """
     options = dict((cfg.get('env_cfg') or {}).get('dist_cfg') or {})
-    if launcher == 'pytorch' and not torch.cuda.is_available():
+    if torch.distributed.is_initialized():
+        return get_rank()
+    if _on_gloo(launcher):
         seconds = options.get('timeout')
+        if launcher == 'slurm':
+            os.environ.update(_slurm_ranks(options))
         torch.distributed.init_process_group(
             'gloo', timeout=seconds and timedelta(seconds=seconds))
     elif launcher != 'none':
         init_dist(launcher, **options)
     return get_rank()
+
+
+def _on_gloo(launcher: str) -> bool:
+    return launcher in ('pytorch', 'slurm') and not torch.cuda.is_available()
+
+
+def _slurm_ranks(options: dict) -> Dict[str, str]:
+    """What PyTorch wants to know, from what Slurm tells each task; by the
+    rules of MMEngine, whose own function asks for a GPU.
+
+    Raises:
+        ValueError: If no Slurm started this process.
+    """
+    try:
+        ranks = dict(RANK=os.environ['SLURM_PROCID'],
+                     WORLD_SIZE=os.environ['SLURM_NTASKS'],
+                     LOCAL_RANK=os.environ['SLURM_LOCALID'])
+        nodes = os.environ['SLURM_NODELIST']
+    except KeyError as error:
+        raise ValueError(f'--launcher slurm: {error.args[0]} is not set, so '
+                         'Slurm did not start this process: use srun, or '
+                         'tools/dist_train.sh without Slurm.') from None
+    ranks['MASTER_PORT'] = str(options.get('port') or os.environ.get(
+        'MASTER_PORT', 29500))
+    ranks['MASTER_ADDR'] = os.environ.get('MASTER_ADDR') or subprocess.run(
+        ['scontrol', 'show', 'hostname', nodes], check=True, text=True,
+        capture_output=True).stdout.split()[0]
+    return ranks
 
 
 def _check_schedule(cfg: Config) -> None:

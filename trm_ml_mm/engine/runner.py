@@ -8,6 +8,7 @@ from mmengine.runner import Runner, load_state_dict
 
 from trm_ml_mm.registry import RUNNERS
 from trm_ml_mm.utils.mmengine_private import (
+    format_configs_once,
     is_resuming,
     set_loaded,
     set_start_file,
@@ -22,6 +23,8 @@ from .checkpoint import (
     read_checkpoint,
     scheduler_change,
 )
+
+format_configs_once()
 
 
 @RUNNERS.register_module()

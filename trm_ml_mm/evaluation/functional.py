@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from trm_ml_mm.labels import ABSENT, PRESENT, UNKNOWN
+from trm_ml_mm.utils.precision import as_double, full_precision
 
 _DIVERGED = ('scores have NaN or infinite values: the model diverged; lower '
              'the learning rate.')
@@ -170,9 +171,9 @@ def precision_recall(predicted: Tensor,
             precision 0.
     """
     known, positive = targets != UNKNOWN, targets == PRESENT
-    hits = (predicted & positive).sum(0).double()
-    claims = (predicted & known).sum(0).double()
-    truths = positive.sum(0).double()
+    hits = as_double((predicted & positive).sum(0))
+    claims = as_double((predicted & known).sum(0))
+    truths = as_double(positive.sum(0))
     nan = torch.full_like(truths, float('nan'))
 
     def per_class(value):
@@ -198,9 +199,8 @@ def _check(scores: Tensor, targets: Tensor):
         raise ValueError('scores and targets must both be (N, C), got '
                          f'{tuple(scores.shape)} and '
                          f'{tuple(targets.shape)}.')
-    if scores.dtype != torch.double:
-        scores = scores.float() if scores.is_floating_point(
-        ) else scores.double()
+    scores = (full_precision(scores) if scores.is_floating_point() else
+              as_double(scores))
     if scores.numel() and not torch.stack(scores.aminmax()).isfinite().all():
         raise ValueError(_DIVERGED)
     return scores, targets

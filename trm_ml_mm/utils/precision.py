@@ -1,5 +1,12 @@
-"""Double precision where there is any."""
+"""Full and double precision."""
+import torch
 from torch import Tensor
+
+
+def full_precision(values: Tensor) -> Tensor:
+    """fp32; fp64 stays fp64, so that gradients can be checked. Losses and
+    softmaxes are never computed in half precision."""
+    return values if values.dtype == torch.double else values.float()
 
 
 def as_double(values: Tensor) -> Tensor:

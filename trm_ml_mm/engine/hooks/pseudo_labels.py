@@ -15,6 +15,7 @@ from trm_ml_mm.datasets import label_matrix
 from trm_ml_mm.labels import ABSENT, PRESENT, UNKNOWN
 from trm_ml_mm.registry import HOOKS
 from trm_ml_mm.utils.io import atomic_write
+from trm_ml_mm.utils.precision import as_double
 
 from .partial_label import find_mask
 
@@ -129,7 +130,7 @@ def quality(counts: Tensor) -> Dict[str, float]:
     was guessed."""
     row = {}
     for name, (guessed, right, actual) in zip(
-            ('positive', 'negative'), counts.cpu().double().view(2, 3)):
+            ('positive', 'negative'), as_double(counts.cpu()).view(2, 3)):
         row[f'{name}_precision'] = float(right / guessed)
         row[f'{name}_recall'] = float(right / actual)
     return row

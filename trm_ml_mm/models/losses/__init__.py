@@ -1,12 +1,12 @@
 from .multimodal_contrastive import (
-                                     MultimodalContrastiveLoss,
-                                     prototype_contrast,
+    MultimodalContrastiveLoss,
+    prototype_contrast,
 )
 from .partial_asymmetric import PartialAsymmetricLoss, partial_asymmetric_loss
 from .reduce import normalize_by_global_count
 from .region_distillation import (
-                                     RegionDistillationLoss,
-                                     region_distillation_loss,
+    RegionDistillationLoss,
+    region_distillation_loss,
 )
 
 __all__ = [

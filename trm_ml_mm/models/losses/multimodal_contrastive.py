@@ -8,6 +8,7 @@ from torch import Tensor
 
 from trm_ml_mm.registry import MODELS
 from trm_ml_mm.utils.checks import check_not_negative, check_positive
+from trm_ml_mm.utils.precision import full_precision
 
 from .reduce import normalize_by_global_count
 
@@ -27,10 +28,10 @@ def prototype_contrast(features: Tensor,
         temperature: tau.
 
     Returns:
-        ``(B, C)`` fp32.
+        ``(B, C)`` fp32 (fp64 for fp64 features).
     """
-    features = F.normalize(features.float(), dim=-1)
-    prototypes = F.normalize(prototypes.detach().float(), dim=-1)
+    features = F.normalize(full_precision(features), dim=-1)
+    prototypes = F.normalize(full_precision(prototypes.detach()), dim=-1)
     logits = features @ prototypes.T / temperature  # B C C
     own = torch.diagonal(logits, dim1=-2, dim2=-1)
     return torch.logsumexp(logits, -1) - own
@@ -75,11 +76,11 @@ class MultimodalContrastiveLoss(BaseModule):
             visual, text: ``(C, D)`` prototypes.
             unit: Of the joint space; multiplies the temperature.
         """
-        loss = features.new_zeros(features.shape[:2], dtype=torch.float32)
-        for modality in self.modalities:
-            prototypes = visual if modality == 'visual' else text
-            loss = loss + prototype_contrast(features, prototypes,
-                                             self.temperature * unit)
-        weight = positives.float()
+        prototypes = dict(visual=visual, text=text)
+        loss = sum(
+            prototype_contrast(features, prototypes[modality],
+                               self.temperature * unit)
+            for modality in self.modalities)
+        weight = positives.to(loss.dtype)
         return self.loss_weight * normalize_by_global_count(
             (loss * weight).sum(), weight.sum())

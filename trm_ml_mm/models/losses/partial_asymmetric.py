@@ -9,6 +9,7 @@ from torch import Tensor
 from trm_ml_mm.labels import ABSENT, PRESENT, UNKNOWN
 from trm_ml_mm.registry import MODELS
 from trm_ml_mm.utils.checks import check_not_negative
+from trm_ml_mm.utils.precision import full_precision
 
 from .reduce import normalize_by_global_count
 
@@ -26,15 +27,15 @@ def partial_asymmetric_loss(logits: Tensor,
     flows through the focusing weights, as in that paper's own training.
 
     Args:
-        logits: ``(B, C)`` of any float type; the loss is computed in fp32.
+        logits: ``(B, C)`` of any float type.
         targets: ``(B, C)`` in {PRESENT, ABSENT, UNKNOWN}.
         gamma_pos, gamma_neg: Focusing of positives and negatives.
         clip: Probability margin of negatives, in [0, 1).
 
     Returns:
-        ``(B, C)`` fp32.
+        ``(B, C)`` fp32 (fp64 for fp64 logits).
     """
-    logits = logits.float()
+    logits = full_precision(logits)
     log_p = F.logsigmoid(logits)
     p = log_p.exp()
     if clip:

@@ -7,6 +7,7 @@ from torch import Tensor
 from trm_ml_mm.labels import UNKNOWN
 from trm_ml_mm.registry import MODELS
 from trm_ml_mm.utils.checks import check_not_negative, check_positive
+from trm_ml_mm.utils.precision import full_precision
 
 from .reduce import normalize_by_global_count
 
@@ -28,10 +29,10 @@ def region_distillation_loss(student: Tensor,
             a softmax over classes.
 
     Returns:
-        ``(B,)`` fp32.
+        ``(B,)`` fp32 (fp64 for fp64 logits).
     """
-    student = student.float() / temperature
-    teacher = teacher.detach().float() / temperature
+    student = full_precision(student) / temperature
+    teacher = full_precision(teacher.detach()) / temperature
     if per_class:
         p = torch.sigmoid(teacher)
         kl = (p * (F.logsigmoid(teacher) - F.logsigmoid(student)) +
