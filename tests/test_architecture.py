@@ -2,7 +2,9 @@
 import ast
 import re
 import subprocess
+from pathlib import Path
 
+import mmengine
 import pytest
 from tests_support import ROOT
 
@@ -141,6 +143,34 @@ def test_some_things_stand_in_one_place(pattern, allowed):
     found = {str(p.relative_to(PACKAGE)) for p in sources('trm_ml_mm')
              if re.search(pattern, p.read_text())}
     assert found <= allowed
+
+
+# Where MMEngine can run what a file says, and why nothing of it happens here.
+MMENGINE = {
+    'config/config.py': 'configs are programs, and only they',
+    'runner/runner.py': 'the config text of a checkpoint: SafeRunner drops it',
+    'runner/_flexible_runner.py': 'not used',
+    'infer/infer.py': 'not used',
+    'dist/dist.py': 'what this run\'s own ranks wrote',
+    'dataset/base_dataset.py': 'what this process wrote, in memory',
+    'fileio/handlers/pickle_handler.py': 'annotation files are read here',
+}
+
+
+def test_what_mmengine_could_run_is_known():
+    """A new version with another such place makes this test fail."""
+    root = Path(mmengine.__file__).parent
+    texts = {str(path.relative_to(root)): path.read_text()
+             for path in root.rglob('*.py')}
+    risky = re.compile(r'pickle\.loads?\(|fromstring\(|jit\.load\([^)]|'
+                       r'np\.load\(|(?<![\w.])(exec|eval)\(')
+    found = {name for name, text in texts.items() if risky.search(
+        re.sub(r'>>>.*|def \w+\(|".*?torch\.jit\.load\(\)', '', text))}
+    assert found <= MMENGINE.keys()
+    # PyTorch's loader is safe unless it is told not to be.
+    calls = re.compile(r'torch\.load\([^)]*\)')
+    loads = [call for text in texts.values() for call in calls.findall(text)]
+    assert loads and not any('weights_only=False' in call for call in loads)
 
 
 def test_the_built_in_words_are_those_that_are_drawn():
