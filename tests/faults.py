@@ -73,7 +73,7 @@ class Training:
             env={**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': path,
                  **env})
         self.started, self.pids, self.lines = threading.Event(), {}, []
-        self.ranks = ranks
+        self.ranks, self.children = ranks, []
         self.reader = threading.Thread(target=self._read)
         self.reader.start()
 
@@ -104,6 +104,22 @@ def children(pid):
             for p in path.read_text().split()]
 
 
+def alive(pid):
+    try:
+        stat = Path(f'/proc/{pid}/stat').read_text()
+    except OSError:
+        return False
+    return stat.rsplit(')', 1)[1].split()[0] != 'Z'
+
+
+def outlive(pids, seconds=5):
+    """Those of the processes that still live after some seconds."""
+    end = time.monotonic() + seconds
+    while any(map(alive, pids)) and time.monotonic() < end:
+        time.sleep(.05)
+    return list(filter(alive, pids))
+
+
 def disturb(training, kind, delay, rng):
     """Do it, some time after the training began. False: it was over."""
     training.started.wait()
@@ -112,6 +128,7 @@ def disturb(training, kind, delay, rng):
         return False
     pid = training.pids[rng.randrange(len(training.pids))]
     try:
+        training.children = children(pid)  # loader workers, if any
         if kind == 'a loader worker':
             for _ in range(200):  # they live for an epoch
                 found = children(pid)
@@ -180,6 +197,10 @@ def run(count, seed, folder, kinds=tuple(KINDS)):
             if not disturb(training, kind, delay, rng):
                 moment += ' (over)'
         status = training.wait()
+        left = outlive(training.children)
+        if left:
+            raise RuntimeError(f'{kind}: processes {left} outlive the killed '
+                               'training.')
         again = Training(folder, work_dir, ranks, workers)
         differs = (f'did not resume: {again.lines[-1]}' if again.wait()
                    else difference(reference, work_dir))
