@@ -15,8 +15,8 @@ model = dict(
         assume_negative={{_base_.model.head.assume_negative}},
         logit_scale=3.),
 )
-# At 1e-1 it is better after 10 epochs, and loses that in a longer training. The
-# second line keeps the rate there (`lr` is applied after `epochs`): prompts alone
-# do not learn labels by heart, and at an eighth of the rate they get worse.
+# At 1e-1 it is better after 10 epochs, and loses that in a longer training.
+# `lr` is applied after `epochs`, so it keeps the rate there: with a lower one
+# text-image loses twice as much (docs/tuning.md).
 optim_wrapper = dict(optimizer=dict(lr=3e-2))
 lr = 3e-2

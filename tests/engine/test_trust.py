@@ -6,20 +6,11 @@ import shutil
 
 import pytest
 import torch
+from malicious import Evil
 from tests_support import build_small
 
 from trm_ml_mm.apis.model import load_model
 from trm_ml_mm.engine import AtomicLocalBackend, read_checkpoint
-
-
-class Evil:
-    """Unpickled, it creates a file."""
-
-    def __init__(self, marker):
-        self.marker = str(marker)
-
-    def __reduce__(self):
-        return open, (self.marker, 'w')
 
 
 @pytest.fixture(scope='module')

@@ -3,6 +3,7 @@ import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
+from malicious import Writes
 from torch import nn
 
 from trm_ml_mm.models import CLIPPromptBackbone, PromptLearner, load_clip
@@ -185,27 +186,6 @@ def test_prompts_longer_than_the_tower_are_refused():
 def test_the_mini_clip_says_which_word_it_lacks():
     with pytest.raises(ValueError, match='never learned the word "dog"'):
         CLIPPromptBackbone('mini', classes=['dog'])
-
-
-class Writes(nn.Module):
-    """Loading it with ``torch.jit.load`` writes a file."""
-
-    def __init__(self, path: str):
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(3))
-        self.path = path
-
-    @torch.jit.export
-    def __getstate__(self):
-        return self.weight, self.path, self.training
-
-    @torch.jit.export
-    def __setstate__(self, state: tuple[torch.Tensor, str, bool]):
-        self.weight, self.path, self.training = state
-        torch.save(self.weight, self.path)
-
-    def forward(self, x):
-        return x
 
 
 def test_no_program_of_an_archive_runs(tmp_path):

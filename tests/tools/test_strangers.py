@@ -7,44 +7,14 @@ import sys
 import numpy as np
 import pytest
 import torch
+from malicious import Evil, Writes
 from mmengine.logging import MMLogger
 from tests_support import ROOT
-from torch import nn
 
 from trm_ml_mm.experiments.manifest import FORMAT
 from trm_ml_mm.features.storage import CacheMeta, FeatureCache
 
 SCENES = 'configs/trm_ml_scenes.py'
-
-
-class Evil:
-    """Unpickled, it creates a file."""
-
-    def __init__(self, marker):
-        self.marker = str(marker)
-
-    def __reduce__(self):
-        return open, (self.marker, 'w')
-
-
-class Writes(nn.Module):
-    """Loading it with ``torch.jit.load`` writes a file."""
-
-    def __init__(self, path: str):
-        super().__init__()
-        self.path = path
-
-    @torch.jit.export
-    def __getstate__(self):
-        return self.path, self.training
-
-    @torch.jit.export
-    def __setstate__(self, state: tuple[str, bool]):
-        self.path, self.training = state
-        torch.save(torch.ones(1), self.path)
-
-    def forward(self, x):
-        return x
 
 
 def bare_pickle(folder, marker):
