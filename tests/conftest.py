@@ -1,3 +1,4 @@
+import gc
 import json
 import os
 
@@ -13,6 +14,12 @@ import open_clip
 import pytest
 import torch
 from tests_support import ROOT, build_small
+
+
+def pytest_collection_finish():
+    # MMEngine collects garbage for each data set it makes: half a second
+    # every time, unless what is imported by now is left out.
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
