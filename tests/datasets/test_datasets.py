@@ -133,10 +133,14 @@ def test_vg200_errors(tmp_path):
     (tmp_path / 'vg_category_200_labels_index.json').write_text('{"1.jpg": [')
     with pytest.raises(ValueError, match='index.json line 1 .*is cut off'):
         vg(tmp_path, **options)
-    (tmp_path / 'vg_category_200_labels_index.json').write_text(
-        '{"1.jpg": [3, -1], "2.jpg": []}')
     trees.image(tmp_path / 'VG_100K_2/2.jpg')
-    with pytest.raises(ValueError, match='gives 1.jpg the category -1; they'):
+    for wrong in '[3, -1]', '[200]', '[null]', '3':
+        (tmp_path / 'vg_category_200_labels_index.json').write_text(
+            f'{{"1.jpg": {wrong}, "2.jpg": []}}')
+        with pytest.raises(ValueError, match='gives 1.jpg the categories '):
+            vg(tmp_path, **options)
+    (tmp_path / 'vg_category_200_labels_index.json').write_text('["1.jpg"]')
+    with pytest.raises(ValueError, match='must be an object'):
         vg(tmp_path, **options)
     (tmp_path / 'vg_category_200_labels_index.json').write_text('{}')
     with pytest.raises(ValueError, match='image 1.jpg has no labels in'):
@@ -329,7 +333,7 @@ def test_json_with_unknowns(tmp_path):
     twice = dict(content, data_list=content['data_list'][:1] * 2)
     refused('entry 1: the image "a.jpg" is already in .*entry 0',
             json.dumps(twice))
-    for label in (['dog'], [.7], 'dog', [[0]]):
+    for label in (['dog'], [.7], 'dog', [[0]], [10**400]):
         wrong = dict(content, data_list=[dict(img_path='a.jpg',
                                               gt_label=label)])
         refused('entry 0: gt_label is a list of indices', json.dumps(wrong))

@@ -16,11 +16,12 @@ from trm_ml_mm.evaluation import (
     MultiLabelF1,
     average_precision,
     mean_over_classes,
+    metrics,
     precision_recall,
     predict,
 )
 from trm_ml_mm.evaluation.functional import _count_at_least
-from trm_ml_mm.evaluation.metrics import PerClass
+from trm_ml_mm.evaluation.metrics import PerClass, in_data_order
 from trm_ml_mm.evaluation.per_class import (
     find_per_class,
     per_class_rows,
@@ -138,16 +139,22 @@ def test_topk_rules():
     assert predict(scores, topk=3).tolist() == [[True, True, True, False]]
     both = predict(scores, threshold=.5, topk=3)
     assert both.tolist() == [[True, True, False, False]]
+    assert predict(scores, .6).tolist() == both.tolist()  # reached
 
 
 def test_classes_without_positives_are_skipped_or_zero():
     values = torch.tensor([.5, float('nan')])
     assert mean_over_classes(values, 'skip') == .5
     assert mean_over_classes(values, 'zero') == .25
+    assert mean_over_classes(values) == .5
+    one, none = torch.tensor([[True, True]]), torch.tensor([[1, 0]])
+    assert precision_recall(one, none).CR == 1
+    assert precision_recall(one, none, 'zero').CR == .5
 
 
 def test_bad_input_is_refused():
-    with pytest.raises(ValueError, match='must both be'):
+    with pytest.raises(ValueError, match=r'^scores and targets must both be '
+                       r'\(N, C\), got'):
         average_precision(torch.rand(3, 2), torch.ones(3, 3))
     with pytest.raises(ValueError, match='diverged'):
         average_precision(torch.tensor([[float('nan')]]), torch.ones(1, 1))
@@ -177,8 +184,56 @@ def test_registered_metrics_are_percent_and_ignore_unknown():
         for c in range(6)
     ])
     assert values['multi-label/mAP'] == pytest.approx(expected, abs=1e-5)
-    assert values['multi-label/mAP_voc12'] >= values['multi-label/mAP']
+    voc12 = 100 * np.mean([loop_interpolated_ap(
+        logits[:, c].numpy(), targets[:, c].numpy()) for c in range(6)])
+    assert values['multi-label/mAP_voc12'] == pytest.approx(voc12, abs=1e-5)
+    assert ap.per_class.AP_voc12.mean().item() == pytest.approx(voc12 / 100)
     assert {'multi-label/CF1', 'multi-label/OF1_top3'} <= set(values)
+
+
+def test_the_prefix_is_what_was_asked_for():
+    for metric, name in ((MultiLabelAP(prefix='hidden'), 'mAP'),
+                         (MultiLabelF1(prefix='hidden'), 'OF1_top3')):
+        metric.process(None, samples(torch.randn(4, 5), torch.ones(4, 5)))
+        assert f'hidden/{name}' in metric.evaluate(4)
+
+
+@pytest.mark.parametrize('empty, factor, how', [
+    ('skip', 1, 'left out of'), ('zero', 2 / 3, 'counted as 0 in')])
+def test_classes_without_positives_are_counted_and_logged(
+        monkeypatch, empty, factor, how):
+    said = []
+    monkeypatch.setattr(metrics, 'print_log',
+                        lambda text, logger: said.append((text, logger)))
+    logits = torch.tensor([[3., 1., 2.], [-3., -2., -1.]])
+    targets = torch.tensor([[1., 1., 0.], [0., 1., -1.]])
+    values = {}
+    for metric in MultiLabelAP(empty), MultiLabelF1(empty=empty):
+        metric.process(None, samples(logits, targets))
+        values.update(metric.evaluate(2))
+    assert said == [(f'1 of 3 classes have no positive here and are {how} '
+                     'the means over classes.', 'current')]
+    for name in ('mAP', 'mAP_voc12'):
+        assert values[f'multi-label/{name}'] == pytest.approx(100 * factor)
+    assert values['multi-label/CR'] == pytest.approx(75 * factor)
+    metric = MultiLabelAP(empty)
+    metric.process(None, samples(logits[:, :2], targets[:, :2]))
+    metric.evaluate(2)
+    assert len(said) == 1  # nothing to say
+
+
+def test_nothing_to_measure_is_an_error():
+    with pytest.raises(ValueError, match='MultiLabelAP has no results: the '
+                       'data set is empty, or was not run'):
+        MultiLabelAP().evaluate(0)
+
+
+def test_rows_of_ranks_come_in_the_order_of_the_data():
+    rows = torch.arange(6.)[:, None]
+    assert torch.equal(in_data_order([rows[0::2], rows[1::2]]), rows)
+    assert torch.equal(in_data_order([rows[0::3], rows[1::3], rows[2::3]]),
+                       rows)
+    assert torch.equal(in_data_order([rows[:4], rows[4:]]), rows)  # unpadded
 
 
 def test_ranking_uses_logits_where_sigmoids_saturate():
@@ -266,13 +321,17 @@ def test_counting_in_bins_is_exact(draw, dtype):
     assert (_count_at_least(values[:0], thresholds) == 0).all()
 
 
-def test_large_sets_equal_sklearn():
+@pytest.mark.parametrize('images, classes', [(30000, 2), (50, 21)])
+def test_large_sets_equal_sklearn(images, classes):
     rng = np.random.default_rng(1)
-    targets = (rng.random((30000, 2)) < .1).astype(int)
-    scores = (rng.standard_normal((30000, 2)) + 2 * targets).astype(np.float32)
+    targets = (rng.random((images, classes)) < .1).astype(int)
+    targets[0] = 1
+    scores = rng.standard_normal(targets.shape) + 2 * targets
+    scores = scores.astype(np.float32)
     scores[:, 1] = scores[:, 1].round(2)
     ours = average_precision(torch.tensor(scores), torch.tensor(targets))
-    for c in range(2):
+    assert ours.dtype == torch.double and len(ours) == classes
+    for c in range(classes):
         expected = average_precision_score(targets[:, c], scores[:, c])
         assert ours[c].item() == pytest.approx(expected, abs=1e-9)
 

@@ -142,11 +142,12 @@ def test_a_saved_mask_trains_the_same(tmp_path):
 
 
 def test_mask_files_that_do_not_fit_are_refused(tmp_path):
-    inner = Scenes(num_images=30)
+    inner = Scenes(num_images=28)
     path = tmp_path / 'mask.npz'
     save_mask(path, np.ones((29, 30), bool), 'all')
     with pytest.raises(ValueError, match='29 images and 30 classes, and the '
-                       'data set has 30 and 30'):
+                       'data set has 28 and 30: it belongs to another data '
+                       'set'):
         PartialLabelDataset(inner, known=str(path))
     content = dict(np.load(path))
     content['packed'][0] ^= 1
@@ -154,10 +155,80 @@ def test_mask_files_that_do_not_fit_are_refused(tmp_path):
     with pytest.raises(ValueError, match='the file is damaged'):
         load_mask(path)
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(ValueError, match='mask.npz is not a whole mask file'):
+    with pytest.raises(ValueError, match='mask.npz is not a whole mask file.*'
+                       'draw it again with tools/make_masks.py'):
         load_mask(path)
-    with pytest.raises(FileNotFoundError, match='Mask file .*none.npz'):
+    with pytest.raises(FileNotFoundError, match='Mask file .*none.npz.*; draw '
+                       'it with tools/make_masks.py'):
         load_mask(tmp_path / 'none.npz')
+
+
+def test_a_matrix_is_a_mask(tmp_path):
+    path = tmp_path / 'a.npy'
+    for matrix in (np.eye(3), np.ones((1, 4), bool), np.eye(2, dtype='u1')):
+        np.save(path, matrix)
+        saved = load_mask(path)
+        assert saved.mask.dtype == bool and (saved.mask == matrix).all()
+        assert (saved.known, saved.seed) == (str(path), 'None')
+        assert saved.hash == mask_hash(matrix.astype(bool))
+    for wrong, message in [
+            (np.ones((2, 2, 2)), r'shape \(2, 2, 2\)'),
+            (np.ones((0, 3)), r'shape \(0, 3\)'),
+            (np.full((2, 2), '1'), '1 .known. or 0 .hidden. everywhere'),
+            (np.full((2, 2), 2), '1 .known. or 0 .hidden. everywhere')]:
+        np.save(path, wrong)
+        with pytest.raises(ValueError, match=f'not a whole .*{message}'):
+            load_mask(path)
+
+
+def test_label_matrices_come_in_three_forms(tmp_path):
+    truth = np.random.RandomState(0).randint(0, 2, (5, 11))
+    np.save(tmp_path / 'a.npy', truth.astype(float))
+    np.savez(tmp_path / 'b.npz', labels=np.where(truth, 1, -1))
+    np.savez(tmp_path / 'c.npz', packed=np.packbits(truth, axis=1),
+             num_classes=11)
+    for name, expected in (('a.npy', truth), ('c.npz', truth),
+                           ('b.npz', np.where(truth, 1, -1))):
+        labels = load_labels(tmp_path / name)
+        assert labels.dtype == np.int8 and (labels == expected).all()
+    np.save(tmp_path / 'a.npy', truth[:1])  # one image is a data set too
+    assert (load_labels(tmp_path / 'a.npy') == truth[:1]).all()
+
+
+@pytest.mark.parametrize('content, message', [
+    (dict(labels=np.zeros(3)), r'shape \(3,\)'),
+    (dict(labels=np.zeros((0, 3))), r'shape \(0, 3\)'),
+    (dict(labels=np.full((2, 2), '1')), 'values of type <U1'),
+    (dict(labels=np.array([[1, 0], [-1, 7]])),
+     r'row 1, column 1 is 7, and labels are 1, 0 or -1 \(unknown\)'),
+    (dict(packed=np.zeros((2, 1), 'u1')), 'num_classes'),
+    (dict(other=np.zeros((2, 2))), 'packed'),
+])
+def test_what_is_no_label_matrix_is_refused(tmp_path, content, message):
+    np.savez(tmp_path / 'a.npz', **content)
+    with pytest.raises(ValueError, match=r'a.npz holds no \(N, C\) matrix of '
+                       rf'labels \(.*{message}'):
+        load_labels(tmp_path / 'a.npz')
+    with pytest.raises(FileNotFoundError, match='Label matrix .*b.npz.*; give '
+                       'a .npy or .npz file, or a config'):
+        load_labels(tmp_path / 'b.npz')
+
+
+def test_the_rule_decides_which_mask_is_drawn(tmp_path):
+    labels = np.random.RandomState(0).randint(0, 2, (40, 6))
+    for known, rule, published in (('single_positive', single_positive_mask,
+                                    1200), (.3, known_label_mask, 0)):
+        given = [labels] if rule is single_positive_mask else [labels.shape,
+                                                               known]
+        for seed in (None, 0, 7):
+            expected = rule(*given, published if seed is None else seed)
+            assert (draw_mask(labels, known, seed) == expected).all()
+    assert draw_mask(labels, 'all').all()
+    with pytest.raises(ValueError, match=(
+            r"The proportion of known labels must be a number in \(0, 1\], or "
+            r"'single_positive', 'all', or a file \(.npz, .npy, .txt, .csv\), "
+            "got 'most'")):
+        draw_mask(labels, 'most')
 
 
 def test_lists_of_known_positives(tmp_path):
@@ -174,8 +245,14 @@ def test_lists_of_known_positives(tmp_path):
     assert mask.tolist() == [[True, False, True], [False] * 3,
                              [False, True, False]]
     assert (draw_mask(labels, str(path), None, images, classes) == mask).all()
+    path.rename(tmp_path / 'list.csv')
+    assert (draw_mask(labels, str(tmp_path / 'list.csv'), None, images,
+                      classes) == mask).all()
+    with pytest.raises(FileNotFoundError, match='list of known positives'):
+        draw_mask(labels, str(tmp_path / 'none.csv'), None, images, classes)
     for text, message in [
-        ('a.jpg,1\n', 'line 1: "cat" is not present in a.jpg'),
+        ('a.jpg,1\n', 'line 1: "cat" is not present in a.jpg; the list '
+         'belongs to other classes or another order of them'),
         ('a.jpg,0\nx.jpg,0\n', 'line 2: the data set has no image "x.jpg"'),
         ('a.jpg,3\n', '"3" is neither a class name nor one of 0..2'),
         ('a.jpg\n', 'expected an image and its known positives'),

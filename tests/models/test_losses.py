@@ -13,6 +13,7 @@ from trm_ml_mm.models import (
 from trm_ml_mm.models.losses import (
     partial_asymmetric_loss,
     prototype_contrast,
+    reduce,
     region_distillation_loss,
 )
 
@@ -180,5 +181,50 @@ def test_contrast_is_a_mean_over_positives_and_a_sum_over_modalities():
     assert torch.allclose(got, want)
     got.backward()
     assert (features.grad[~positives] == 0).all()
-    with pytest.raises(ValueError, match='modalities'):
+    halved = MultimodalContrastiveLoss(.14, loss_weight=1.)
+    assert torch.allclose(halved(features, positives, visual, text, .5), got)
+    with pytest.raises(ValueError, match="^modalities are 'visual', 'text' or "
+                       r"both, got \['audio'\]"):
         MultimodalContrastiveLoss(modalities=['audio'])
+
+
+def test_options_reach_the_losses():
+    logits, teacher = torch.randn(2, 6, 3)
+    targets = torch.randint(-1, 2, (6, 3))
+    got = PartialAsymmetricLoss(.5, 3., .2, 2.)(logits, targets)
+    parts = partial_asymmetric_loss(logits, targets, .5, 3., .2)
+    assert torch.allclose(got, 6 * parts.sum() / (targets != -1).sum())
+    got = RegionDistillationLoss(2., True, 3.)(logits, teacher,
+                                               torch.full((6, 3), -1))
+    parts = region_distillation_loss(logits, teacher, 2., True)
+    assert torch.allclose(got, 3 * parts.mean())
+
+
+@pytest.mark.parametrize('loss, options', [
+    (PartialAsymmetricLoss, dict(gamma_pos=-1)),
+    (PartialAsymmetricLoss, dict(gamma_neg=-1)),
+    (PartialAsymmetricLoss, dict(loss_weight=-1)),
+    (PartialAsymmetricLoss, dict(clip=1)),
+    (PartialAsymmetricLoss, dict(clip=-.1)),
+    (RegionDistillationLoss, dict(temperature=0)),
+    (RegionDistillationLoss, dict(loss_weight=-1)),
+    (MultimodalContrastiveLoss, dict(temperature=0)),
+    (MultimodalContrastiveLoss, dict(loss_weight=-1)),
+    (MultimodalContrastiveLoss, dict(modalities=[])),
+])
+def test_options_out_of_their_range_are_refused(loss, options):
+    with pytest.raises(ValueError, match=next(iter(options))):
+        loss(**options)
+    PartialAsymmetricLoss(clip=0)  # no margin
+
+
+@pytest.mark.parametrize('here, other', [(3, 5), (1, 0), (0, 0)])
+def test_two_ranks_divide_by_their_mean_count(monkeypatch, here, other):
+    """One process stands for a rank; tests/ranks.py runs real ones."""
+    monkeypatch.setattr(reduce, 'get_world_size', lambda: 2)
+    monkeypatch.setattr(reduce, 'all_reduce', lambda count: count.add_(other))
+    got = reduce.normalize_by_global_count(torch.tensor(6. * here),
+                                           torch.tensor(here))
+    assert got == (6 * here / ((here + other) / 2) if here else 0)
+    low = reduce.normalize_by_global_count(torch.tensor(6.), torch.tensor(0))
+    assert low == 6 / max(other / 2, .5)

@@ -3,6 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from trm_ml_mm.models import MultimodalPrototypes as Prototypes
+from trm_ml_mm.models import prototypes
 from trm_ml_mm.models.label_statistics import LabelStatistics
 from trm_ml_mm.models.prototypes import prototype_score, pseudo_label_thresholds
 
@@ -128,13 +129,78 @@ def test_positives_are_found_at_the_ratio_although_the_prior_is_not_known():
     assert found / present == pytest.approx(.6, abs=.05)
 
 
+def test_one_label_makes_a_threshold_too():
+    labels = torch.full((4, 2), -1.)
+    scores = torch.tensor([[3., 1.], [2., 4.], [5., 2.], [4., 3.]])
+    # Of 4 unknown labels 3 are negative, a third of which is one label; one
+    # is positive.
+    lower, upper = pseudo_label_thresholds(
+        scores, labels, torch.full((2,), .25), .5, 1 / 3, class_ratio=1.)
+    assert lower.tolist() == [2, 1] and upper.tolist() == [5, 4]
+    # All are known positives: half of them reach the threshold.
+    upper = pseudo_label_thresholds(
+        torch.arange(8.).view(4, 2), torch.ones(4, 2), torch.full((2,), .5),
+        .5, .5).upper
+    assert upper.tolist() == [4, 4]
+
+
 def test_prototypes_are_added_to_the_matching_logit():
-    memory = Memory(4, 8, scale=3., modalities=['text'], levels=['query'])
+    memory = Memory(4, 8, scale=3., modalities=['text'], levels=['query'],
+                    inter_class=.2)
     query, region = torch.randn(2, 5, 4, 8)
     text, logits = torch.randn(4, 8), torch.randn(5, 4)
-    expected = logits + 3 * prototype_score(query, text)
-    assert torch.allclose(memory.scores(query, region, text, logits),
-                          expected)
+    for unit in (1., .25):
+        expected = logits + 3 / unit * prototype_score(query, text, .2)
+        assert torch.allclose(
+            memory.scores(query, region, text, logits, unit), expected)
+
+
+def test_one_positive_is_its_class_prototype():
+    """Seen after a batch without one; what is not finite counts as zero."""
+    memory, text = Memory(3, 8), torch.randn(3, 8)
+    query, targets = torch.randn(6, 3, 8), torch.full((6, 3), -1.)
+    memory(query, query, text, torch.randn(6, 3), targets)
+    assert torch.equal(memory.visual_prototypes(text), text)
+    targets[0, 0] = targets[1, 1] = targets[2, 1] = 1
+    query[2] = float('nan')
+    memory(query, torch.randn(6, 3, 8), text, torch.randn(6, 3), targets)
+    expected = torch.stack([F.normalize(query[0, 0], dim=0),
+                            F.normalize(query[1, 1], dim=0) / 2, text[2]])
+    assert torch.allclose(memory.visual_prototypes(text), expected)
+
+
+@pytest.mark.parametrize('last', [4, 3])
+def test_ranks_fill_the_history_as_one_rank_would(monkeypatch, last):
+    """One process stands for both ranks; tests/ranks.py runs real ones. The
+    second one may have a smaller batch."""
+    rows = torch.randn(2, 4 + last, 3)
+    other = torch.full((2, 4, 3), float('nan'))
+    other[:, :last] = rows[:, 1::2]
+    one, two = Prototypes(3, 8), Prototypes(3, 8)
+    one.prepare(300)
+    two.prepare(300, batch_size=4)
+    one._push(rows)
+    monkeypatch.setattr(prototypes, 'get_world_size', lambda: 2)
+    monkeypatch.setattr(prototypes, 'all_gather', lambda own: [own, other])
+    two._push(rows[:, 0::2])
+    assert torch.equal(one.history.nan_to_num(9), two.history.nan_to_num(9))
+    assert torch.equal(one.history[:, -4 - last:], rows)
+    # The other way round: this rank has the smaller batch.
+    monkeypatch.setattr(prototypes, 'all_gather',
+                        lambda own: [rows[:, 0::2], own])
+    two._push(rows[:, 1::2])
+    assert torch.equal(two.history[:, -4 - last:], rows)
+
+
+def test_sums_of_all_ranks_enter_the_prototypes(monkeypatch):
+    def add(sums):
+        sums += torch.eye(3, 8)
+
+    monkeypatch.setattr(prototypes, 'all_reduce', add)
+    memory, query = Prototypes(3, 8), torch.randn(2, 3, 8)
+    memory._update_visual(query, torch.ones(2, 3), torch.full((3,), 3.))
+    expected = (F.normalize(query, dim=-1).sum(0) + torch.eye(3, 8)) / 3
+    assert torch.allclose(memory.visual, expected)
 
 
 def known_positives(steps, seen, mean=0., noise=1.):
@@ -242,12 +308,25 @@ def test_clear_scores_give_right_labels():
     assert right > 500 and wrong == 0
 
 
-@pytest.mark.parametrize('options', [
-    dict(modalities=['audio']), dict(levels=[]), dict(positive_ratio=1.5),
-    dict(history=512), dict(memory=0)])
-def test_bad_options_are_refused(options):
-    with pytest.raises(ValueError):
+@pytest.mark.parametrize('options, message', [
+    (dict(modalities=['audio']),
+     r"^modalities must be 'visual', 'text' or both, got \['audio'\]"),
+    (dict(levels=[]), r"^levels must be 'query', 'region' or both, got \[\]"),
+    (dict(positive_ratio=1.5), 'positive_ratio'),
+    (dict(negative_ratio=-1), 'negative_ratio'),
+    (dict(min_precision=2), 'min_precision'),
+    (dict(class_ratio=2), 'class_ratio'), (dict(history=512), 'history'),
+    (dict(scale=-1), 'scale'), (dict(memory=0), 'memory')])
+def test_bad_options_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
         Memory(3, 4, **options)
+
+
+def test_a_state_without_a_history_leaves_it():
+    memory = Memory(3, 8, images=300)
+    found = memory.load_state_dict(dict(visual=torch.ones(3, 8)), strict=False)
+    assert 'history' in found.missing_keys and (memory.visual == 1).all()
+    assert memory.history.shape == (2, 256, 3)
 
 
 def test_an_unknown_training_set_is_refused():

@@ -67,7 +67,7 @@ class JSONMultiLabel(MultiLabelDataset):
         labels = entry.get('gt_score', entry.get('gt_label'))
         kind = (int, float) if 'gt_score' in entry else int
         if not isinstance(labels, list) or not all(
-                isinstance(v, kind) for v in labels):
+                isinstance(v, kind) and abs(v) < 1e9 for v in labels):
             raise ValueError(
                 f'{where}: gt_label is a list of indices of classes, gt_score '
                 f'a list of 1, 0 and -1, got {str(labels)[:40]}.')

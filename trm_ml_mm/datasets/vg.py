@@ -72,6 +72,9 @@ class VG200(MultiLabelDataset):
                                advice=advice)
         label_path = self.root_file(self.label_file)
         labels = read_json(label_path, 'VG-200 label file', advice=advice)
+        if not isinstance(labels, dict):
+            raise ValueError(f'{label_path} is not the VG-200 label file: it '
+                             'must be an object {image: [categories]}.')
         found = {}
         for folder in self.image_folders:
             # One listing instead of a look for each of 90,000 images.
@@ -93,11 +96,12 @@ class VG200(MultiLabelDataset):
                 raise FileNotFoundError(
                     f'{where} is in none of '
                     f'{", ".join(self.image_folders)}.')
-            for c in labels[name]:
-                if not 0 <= c < count:
-                    raise ValueError(f'{label_path} gives {name} the category '
-                                     f'{c}; they are 0..{count - 1}.')
+            given = labels[name]
+            if not isinstance(given, list) or not all(
+                    isinstance(c, int) and 0 <= c < count for c in given):
+                raise ValueError(
+                    f'{label_path} gives {name} the categories '
+                    f'{str(given)[:40]}; they are a list of 0..{count - 1}.')
             data.append(
-                dict(img_path=str(found[name]),
-                     gt_label=sorted(set(labels[name]))))
+                dict(img_path=str(found[name]), gt_label=sorted(set(given))))
         return data
