@@ -2,6 +2,11 @@ import gc
 import json
 import os
 
+# Tests compare bits, and start more ranks than a machine has GPUs. Before
+# anything asks for a GPU; TRM_ML_TESTS_ON_GPU=1 leaves it visible.
+if 'TRM_ML_TESTS_ON_GPU' not in os.environ:
+    os.environ['CUDA_VISIBLE_DEVICES'] = ''
+
 # Before anything starts threads: with several workers, one each.
 if 'PYTEST_XDIST_WORKER' in os.environ:
     os.environ.setdefault('OMP_NUM_THREADS', '1')

@@ -9,7 +9,11 @@ import torch
 from mmengine.config import Config
 from tests_support import ROOT, free_port, ranks, run
 
-from trm_ml_mm.engine import init_distributed, read_checkpoint
+from trm_ml_mm.engine import (
+    build_runner,
+    init_distributed,
+    read_checkpoint,
+)
 
 
 def test_a_step_on_two_ranks_equals_one_on_the_joined_batch():
@@ -170,6 +174,17 @@ def test_slurm_without_slurm_is_refused(monkeypatch):
     monkeypatch.delenv('SLURM_PROCID', raising=False)
     with pytest.raises(ValueError, match='SLURM_PROCID is not set'):
         init_distributed('slurm', Config())
+
+
+def test_more_ranks_than_gpus_are_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 4)
+    monkeypatch.setenv('LOCAL_RANK', '4')
+    for start in (init_distributed, lambda launcher, _: build_runner(
+            'configs/trm_ml_scenes.py', launcher=launcher)):
+        with pytest.raises(ValueError, match='Rank 4 of this machine has no '
+                           'GPU, because there are 4: start one rank per GPU'):
+            start('pytorch', Config())
 
 
 @pytest.mark.skipif(not Path('/proc/self/task').is_dir(),

@@ -41,10 +41,11 @@ def build_runner(config: str,
 
     Raises:
         ValueError: If an option is refused (see ``load_config``), ``amp`` is
-            asked for without a GPU, or the run is longer than its learning
-            rate schedule.
+            asked for without a GPU, the machine has more ranks than GPUs, or
+            the run is longer than its learning rate schedule.
         FileNotFoundError: If a file is missing.
     """
+    _check_gpu(launcher)
     for path in (checkpoint, None if resume == 'auto' else resume):
         if path is not None and not os.path.isfile(path):
             raise FileNotFoundError(f'The checkpoint {path} does not exist: '
@@ -100,12 +101,22 @@ def init_distributed(launcher: str, cfg: Config) -> int:
         torch.distributed.init_process_group(
             'gloo', timeout=seconds and timedelta(seconds=seconds))
     elif launcher != 'none':
+        _check_gpu(launcher)
         init_dist(launcher, **options)
     return get_rank()
 
 
 def _on_gloo(launcher: str) -> bool:
     return launcher in ('pytorch', 'slurm') and not torch.cuda.is_available()
+
+
+def _check_gpu(launcher: str) -> None:
+    """Where there are GPUs, each rank takes its own."""
+    rank, gpus = int(os.environ.get('LOCAL_RANK', 0)), torch.cuda.device_count()
+    if launcher == 'pytorch' and torch.cuda.is_available() and rank >= gpus:
+        raise ValueError(f'Rank {rank} of this machine has no GPU, because '
+                         f'there are {gpus}: start one rank per GPU, or hide '
+                         'the GPUs with CUDA_VISIBLE_DEVICES= to run on CPUs.')
 
 
 def _slurm_ranks(options: dict) -> Dict[str, str]:
