@@ -181,8 +181,10 @@ def test_contrast_is_a_mean_over_positives_and_a_sum_over_modalities():
     assert torch.allclose(got, want)
     got.backward()
     assert (features.grad[~positives] == 0).all()
-    halved = MultimodalContrastiveLoss(.14, loss_weight=1.)
-    assert torch.allclose(halved(features, positives, visual, text, .5), got)
+    halved = MultimodalContrastiveLoss(.4, loss_weight=1.)
+    want = sum(prototype_contrast(features, prototypes, .2)[positives].mean()
+               for prototypes in (text, visual))
+    assert torch.allclose(halved(features, positives, visual, text, .5), want)
     with pytest.raises(ValueError, match="^modalities are 'visual', 'text' or "
                        r"both, got \['audio'\]"):
         MultimodalContrastiveLoss(modalities=['audio'])

@@ -121,7 +121,8 @@ def score_of(info: dict, classes: Sequence[str]) -> np.ndarray:
             raise ValueError(
                 f'{path}: gt_score has shape {score.shape}, expected one '
                 f'value for each of {len(classes)} classes.')
-        wrong = np.flatnonzero(~np.isin(score, (UNKNOWN, ABSENT, PRESENT)))
+        wrong = np.flatnonzero(  # np.isin takes ten times as long
+            (score != UNKNOWN) & (score != ABSENT) & (score != PRESENT))
         if wrong.size:
             raise ValueError(
                 f'{path}: the label of "{classes[wrong[0]]}" is '
@@ -250,7 +251,7 @@ class ImageNames:
         """
         if not name:
             raise ValueError(f'{where} names no image.')
-        path = self.folder / os.path.normpath(name)
+        path = str(self.folder / os.path.normpath(name))
         if path in self.first:
             raise ValueError(f'{where}: the image "{name}" is already in '
                              f'{self.first[path]}; keep one of them.')
@@ -259,7 +260,7 @@ class ImageNames:
             raise FileNotFoundError(
                 f'{where}: image {path} does not exist; mend the path or '
                 'data_prefix, or drop the line.')
-        return str(path)
+        return path
 
 
 def label_matrix(dataset) -> np.ndarray:

@@ -2,6 +2,7 @@
 import csv
 import io
 from collections import Counter
+from functools import partial
 from typing import Dict, Iterator, List, Sequence, Tuple, Union
 
 import numpy as np
@@ -94,7 +95,7 @@ class CSVMultiLabel(MultiLabelDataset):
                     'is a quotation mark missing?') from error
             if row is None:
                 break
-            cells = [cell.strip() for cell in row]
+            cells = list(map(str.strip, row))
             if any(cells):
                 if header is None:
                     header = cells
@@ -162,8 +163,11 @@ class CSVMultiLabel(MultiLabelDataset):
         rows = self._rows(self.ann_file)
         _, header = next(rows)
         column = {name: c for c, name in enumerate(header)}
-        read = (self._from_lists
-                if self.lists[0] in header else self._from_columns)
+        if self.lists[0] in header:
+            read = partial(self._from_lists, column=column)
+        else:
+            read = partial(self._from_columns,
+                           places=[column[name] for name in self.class_names])
         names = ImageNames(self.image_folder(),
                            must_exist=self.on_error == 'raise')
         data = []
@@ -171,16 +175,16 @@ class CSVMultiLabel(MultiLabelDataset):
             where = f'{self.ann_file} line {number}'
             data.append(dict(
                 img_path=names.path(cells[column[self.image_column]], where),
-                gt_score=read(cells, column, where)))
+                gt_score=read(cells, where)))
         if not data:
             raise ValueError(f'{self.ann_file} has a header and no image.')
         return data
 
-    def _from_columns(self, cells: List[str], column: Dict[str, int],
-                      where: str) -> np.ndarray:
-        found = [cells[column[name]] for name in self.class_names]
+    def _from_columns(self, cells: List[str], where: str,
+                      places: List[int]) -> np.ndarray:
+        found = list(map(cells.__getitem__, places))
         try:
-            return np.array([VALUES[cell] for cell in found], np.int8)
+            return np.fromiter(map(VALUES.__getitem__, found), np.int8)
         except KeyError as error:
             name = self.class_names[found.index(error.args[0])]
             raise ValueError(
@@ -188,8 +192,8 @@ class CSVMultiLabel(MultiLabelDataset):
                 f'"{error.args[0][:40]}"; labels are 1 (present), 0 (absent) '
                 'or blank (unknown).') from None
 
-    def _from_lists(self, cells: List[str], column: Dict[str, int],
-                    where: str) -> np.ndarray:
+    def _from_lists(self, cells: List[str], where: str,
+                    column: Dict[str, int]) -> np.ndarray:
         classes = self.class_names
         if self.index is None:
             self.index = {name: c for c, name in enumerate(classes)}
