@@ -15,6 +15,10 @@ def parse_args():
     parser.add_argument('--work-dir', help='where logs go')
     parser.add_argument(
         '--per-class', action='store_true', help='print every class too')
+    parser.add_argument(
+        '--tta', nargs='*', type=float, metavar='SCALE',
+        help='average over each image and its mirror image, at these scales '
+        'of the test size (default: 1)')
     add_launcher(parser)
     return parse(parser)
 
@@ -29,7 +33,8 @@ def main():
         options=args.cfg_options,
         launcher=args.launcher,
         checkpoint=args.checkpoint,
-        train=False)
+        train=False,
+        tta=args.tta)
     if args.checkpoint is None and not isinstance(
             getattr(runner.model, 'module', runner.model).head, ZeroShotHead):
         sys.exit('Give a checkpoint: this model has learned nothing yet.')

@@ -18,6 +18,7 @@ from trm_ml_mm.datasets import (
     JSONMultiLabel,
     NUSWide,
     PartialLabelDataset,
+    Scenes,
     VOCMultiLabel,
     label_matrix,
     prompt_name,
@@ -482,3 +483,11 @@ def test_many_classes_are_read_in_linear_time(tmp_path):
             + ';'.join(names) + ',\n', classes=names)
         counts.append(Name.compared)
     assert counts[1] < 3 * counts[0] + 1000
+
+
+def test_a_loop_over_a_data_set_ends():
+    data = Scenes(num_images=3)
+    for each in (data, PartialLabelDataset(data, known='all')):
+        assert len(list(each)) == 3
+        with pytest.raises(IndexError, match='3 samples, and no sample 3'):
+            each[3]

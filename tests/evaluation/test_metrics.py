@@ -244,6 +244,27 @@ def test_ranking_uses_logits_where_sigmoids_saturate():
     assert metric.evaluate(3)['multi-label/mAP'] == 100
 
 
+def test_logits_of_other_scores_do_not_rank(monkeypatch):
+    """As after a test-time augmentation that averages scores alone."""
+    said = []
+    monkeypatch.setattr(metrics, 'print_log',
+                        lambda text, **_: said.append(text))
+    logits, merged = torch.randn(2, 30, 4)
+    targets = torch.randint(0, 2, (30, 4)).float()
+    own, other = MultiLabelAP(), MultiLabelAP()
+    own.process(None, samples(merged, targets))
+    other.process(None, [
+        dict(sample, pred_logit=logit)
+        for sample, logit in zip(samples(merged, targets), logits)])
+    assert other.evaluate(30) == pytest.approx(own.evaluate(30))
+    assert len(said) == 1 and 'ranked by pred_score' in said[0]
+    # Zero-shot CLIP has cosines as both; nothing is said of it.
+    own.process(None, [dict(pred_score=row, pred_logit=row, gt_score=target)
+                       for row, target in zip(logits, targets)])
+    own.evaluate(30)
+    assert len(said) == 1
+
+
 def test_repeated_labels_count_once():
     sample = dict(pred_score=torch.tensor([.1, .9]),
                   gt_label=torch.tensor([1, 1]))

@@ -197,7 +197,10 @@ def read_sample(pipeline: Callable, entry: Callable[[int], dict], index: int,
     Raises:
         ValueError, FileNotFoundError: See :func:`apply_pipeline`; or if no
             image at all can be read.
+        IndexError: If there is no such sample, which ends a ``for`` loop.
     """
+    if not -count <= index < count:
+        raise IndexError(f'There are {count} samples, and no sample {index}.')
     skipped = []
     for step in range(count):
         info = entry((index + step) % count)

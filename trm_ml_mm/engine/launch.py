@@ -3,7 +3,7 @@ import gc
 import os
 import subprocess
 from datetime import timedelta
-from typing import Dict, Optional
+from typing import Dict, Optional, Sequence
 
 import torch
 from mmengine.config import Config
@@ -15,6 +15,7 @@ from trm_ml_mm.utils.configs import SPLITS
 from . import checkpoint as _  # noqa: F401  registers the 'atomic' backend
 from .config import fill_classes, load_config, work_dir_of
 from .runner import SafeRunner
+from .tta import use_tta
 
 
 def build_runner(config: str,
@@ -24,7 +25,8 @@ def build_runner(config: str,
                  amp: bool = False,
                  resume: Optional[str] = None,
                  checkpoint: Optional[str] = None,
-                 train: bool = True) -> SafeRunner:
+                 train: bool = True,
+                 tta: Optional[Sequence[float]] = None) -> SafeRunner:
     """A runner for training or testing, on GPUs or on CPUs.
 
     Args:
@@ -38,6 +40,8 @@ def build_runner(config: str,
             None.
         checkpoint: Load these weights, and do not resume.
         train: Whether the run is going to train. A test needs no training set.
+        tta: Test with several views of each image: the scales, see
+            :func:`~trm_ml_mm.engine.tta.use_tta`. None: with one view.
 
     Raises:
         ValueError: If an option is refused (see ``load_config``), ``amp`` is
@@ -55,6 +59,8 @@ def build_runner(config: str,
     fill_classes(cfg, 'train' if train else 'test')
     if cfg.get('feature_cache'):
         use_cache(cfg, cfg.feature_cache, SPLITS if train else ('test', ))
+    if tta is not None:
+        use_tta(cfg, tta)
     cfg.launcher = launcher
     cfg.work_dir = work_dir or work_dir_of(cfg, config)
     if amp:

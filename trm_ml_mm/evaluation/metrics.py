@@ -1,4 +1,5 @@
 """Registered metrics: MMPretrain's plumbing around functional.py."""
+import logging
 from typing import Dict, List, NamedTuple, Optional, Sequence
 
 import torch
@@ -70,7 +71,8 @@ class MultiLabelMetric(BaseMetric):
         self.results.clear()
         metrics = None
         if is_main_process():
-            values = self.compute_metrics(in_data_order(gathered)[:size])
+            values = self.compute_metrics(
+                with_own_logits(in_data_order(gathered)[:size]))
             metrics = {f'{self.prefix}/{k}' if self.prefix else k: v
                        for k, v in values.items()}
         metrics = [metrics]
@@ -85,6 +87,25 @@ class MultiLabelMetric(BaseMetric):
                 f'{count} of {targets.shape[1]} classes have no positive '
                 f'here and are {how} the means over classes.',
                 logger='current')
+
+
+def with_own_logits(results: Tensor) -> Tensor:
+    """Replace logits that do not belong to the scores by the scores.
+
+    Whoever merges predictions and changes ``pred_score`` alone, as MMPretrain's
+    ``AverageClsScoreTTA`` does, leaves the ``pred_logit`` of one of them.
+
+    Args:
+        results: ``(N, 3, C)`` of scores, logits, targets.
+    """
+    scores, logits, targets = results.unbind(1)
+    for belong in (logits.sigmoid(), logits):  # cosines are their own logits
+        if torch.allclose(belong, scores, atol=1e-3, equal_nan=True):
+            return results
+    print_log('pred_logit of the predictions does not belong to their '
+              'pred_score: ranked by pred_score.', logger='current',
+              level=logging.WARNING)
+    return torch.stack([scores, scores, targets], 1)
 
 
 def in_data_order(gathered: List[Tensor]) -> Tensor:

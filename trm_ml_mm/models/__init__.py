@@ -20,11 +20,12 @@ from .region import CategoryRegions
 from .relations import CategoryRelations
 from .text import PromptedTextEncoder, PromptLearner
 from .towers import load_clip
+from .tta import MultiLabelTTA
 
 __all__ = [
     'CLIPClassifier', 'CLIPFeatures', 'CLIPPromptBackbone', 'CategoryRegions',
     'CategoryRelations', 'LinearProbeHead', 'MatchingHead', 'MatchingOutput',
-    'MultimodalContrastiveLoss', 'MultimodalPrototypes',
+    'MultiLabelTTA', 'MultimodalContrastiveLoss', 'MultimodalPrototypes',
     'PartialAsymmetricLoss', 'PromptLearner', 'PromptedTextEncoder',
     'QueryDecoderHead', 'RegionDistillationLoss', 'TextImageHead',
     'TextPixelHead', 'TextRegionMatchingHead', 'ZeroShotHead', 'load_clip'
