@@ -2,11 +2,13 @@
 import logging
 import os
 
+import numpy as np
 import pytest
 import torch
 from mmengine.fileio import get_file_backend
 
 from trm_ml_mm.datasets import Scenes
+from trm_ml_mm.engine.hooks.partial_label import check_losses
 from trm_ml_mm.evaluation.run_record import (
     BEST,
     LAST,
@@ -14,6 +16,7 @@ from trm_ml_mm.evaluation.run_record import (
     ZERO_SHOT_GLOBAL,
     read_record,
 )
+from trm_ml_mm.registry import MODELS
 
 EMA = dict(custom_hooks=[
     dict(type='trm_ml_mm.PlainCheckpointHook'),
@@ -180,6 +183,16 @@ def test_model_and_data_must_agree(small_run):
     with pytest.raises(ValueError, match='persistent_workers'):
         small_run({'train_dataloader.persistent_workers': True,
                    'train_dataloader.num_workers': 1}).train()
+
+
+def test_losses_that_take_unknown_labels_as_numbers_are_refused(small_run):
+    options = {'model.head.loss.type': 'mmpretrain.AsymmetricLoss'}
+    with pytest.raises(ValueError, match='^AsymmetricLoss takes unknown labels '
+                       r'\(-1\) as numbers: set .*PartialAsymmetricLoss'):
+        small_run(options).train()
+    model = torch.nn.Sequential(MODELS.build(dict(
+        type='mmpretrain.AsymmetricLoss')))
+    check_losses(model, np.array([[1, 0]]))  # nothing is unknown
 
 
 def test_missing_files_and_gpus_are_named(small_run):

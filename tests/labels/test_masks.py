@@ -1,5 +1,11 @@
 import numpy as np
 import pytest
+from mmengine.dataset import (
+    ClassBalancedDataset,
+    ConcatDataset,
+    RepeatDataset,
+)
+from mmengine.registry import init_default_scope
 
 from trm_ml_mm.datasets import (
     PartialLabelDataset,
@@ -318,3 +324,27 @@ def test_a_mask_does_not_look_at_images_workers_or_epochs():
                                   known=.3).metainfo['known_labels']['hash']
               for kind in (Scenes, Unloadable) for _ in range(2)}
     assert hashes == {mask_hash(known_label_mask((20, 30), .3))}
+
+
+SCENES = dict(type='trm_ml_mm.Scenes', num_images=40)
+
+
+@pytest.mark.parametrize('wrap', [
+    lambda data: RepeatDataset(data, 3),
+    lambda data: ClassBalancedDataset(data, .9),
+    lambda data: ConcatDataset([dict(type='RepeatDataset', dataset=data,
+                                     times=2)])])
+def test_copies_of_an_image_share_its_mask(wrap):
+    init_default_scope('mmpretrain')
+    with pytest.raises(ValueError, match='put (Repeat|ClassBalanced)Dataset '
+                       'around PartialLabelDataset'):
+        PartialLabelDataset(wrap(SCENES), known=.5)
+    around = wrap(dict(type='trm_ml_mm.PartialLabelDataset', known=.5,
+                       dataset=SCENES))
+    known = {}
+    for i in range(len(around)):
+        info = around.get_data_info(i)
+        labels = known.setdefault(info['sample_idx'], info['gt_score'])
+        assert (labels == info['gt_score']).all()
+    share = np.mean([(labels != -1).mean() for labels in known.values()])
+    assert len(around) > len(known) and abs(share - .5) < .05

@@ -4,6 +4,7 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
+from mmpretrain.structures import DataSample
 
 from trm_ml_mm.models import (
     MultimodalContrastiveLoss,
@@ -16,6 +17,7 @@ from trm_ml_mm.models.losses import (
     reduce,
     region_distillation_loss,
 )
+from trm_ml_mm.registry import MODELS
 
 
 def test_asymmetric_loss_equals_a_loop():
@@ -200,6 +202,54 @@ def test_options_reach_the_losses():
                                                torch.full((6, 3), -1))
     parts = region_distillation_loss(logits, teacher, 2., True)
     assert torch.allclose(got, 3 * parts.mean())
+
+
+def test_openmmlabs_arguments_reduce_the_loss():
+    logits, targets = torch.randn(6, 3), torch.randint(-1, 2, (6, 3))
+    parts = partial_asymmetric_loss(logits, targets)
+    loss = PartialAsymmetricLoss(loss_weight=2.)
+    images, labels = torch.rand(6), torch.rand(6, 3)
+    for options, expected in [
+            (dict(avg_factor=6), parts.sum() / 6),
+            (dict(reduction_override='none'), parts),
+            (dict(reduction_override='sum'), parts.sum()),
+            (dict(reduction_override='mean'),
+             3 * parts.sum() / (targets != -1).sum()),
+            (dict(weight=images, avg_factor=4),
+             (images[:, None] * parts).sum() / 4),
+            (dict(weight=labels),
+             3 * (labels * parts).sum() / (targets != -1).sum())]:
+        assert torch.allclose(loss(logits, targets, **options), 2 * expected)
+    with pytest.raises(ValueError, match='avg_factor'):
+        loss(logits, targets, avg_factor=6, reduction_override='sum')
+
+
+def test_a_head_of_mmpretrain_learns_from_known_labels_alone():
+    """As a loop that takes the known labels out."""
+    head = MODELS.build(dict(
+        type='mmpretrain.MultiLabelLinearClsHead', in_channels=5, num_classes=3,
+        loss=dict(type='trm_ml_mm.PartialAsymmetricLoss')))
+    features, targets = torch.randn(4, 5), torch.randint(-1, 2, (4, 3))
+    ours = torch.nn.Linear(5, 3)
+    ours.load_state_dict(head.fc.state_dict())
+    samples = [DataSample().set_gt_score(row) for row in targets.float()]
+    steps = [torch.optim.SGD(m.parameters(), .5) for m in (head, ours)]
+    for _ in range(5):
+        head.loss((features, ), samples)['loss'].backward()
+        logits = ours(features)
+        total = 0.
+        for b, c in (targets != -1).nonzero().tolist():
+            p = logits[b, c].sigmoid()
+            shifted = (p - .05).clamp(min=0)
+            total = total - (
+                (1 - p).detach() * p.log() if targets[b, c] == 1 else
+                shifted.detach()**2 * (1 - shifted).log())
+        (total / 4).backward()
+        for step in steps:
+            step.step()
+            step.zero_grad()
+    assert torch.allclose(head.fc.weight, ours.weight, atol=1e-6)
+    assert torch.allclose(head.fc.bias, ours.bias, atol=1e-6)
 
 
 @pytest.mark.parametrize('loss, options', [

@@ -5,6 +5,7 @@ from typing import Union
 
 import numpy as np
 from mmengine.dataset import BaseDataset as EngineDataset
+from mmengine.dataset import ClassBalancedDataset, RepeatDataset
 from mmengine.logging import print_log
 
 from trm_ml_mm.labels import (
@@ -40,7 +41,8 @@ class PartialLabelDataset:
 
     Raises:
         ValueError: If ``known`` is none of these, a file does not fit, a
-            label is not 1, 0 or -1, or no label is known.
+            label is not 1, 0 or -1, no label is known, or the wrapped set
+            repeats images.
     """
 
     def __init__(self,
@@ -51,6 +53,7 @@ class PartialLabelDataset:
         check_known(known)
         if isinstance(dataset, dict):
             dataset = DATASETS.build(dataset)
+        _check_unrepeated(dataset)
         self.dataset = dataset
         self.known = known
         self.seed = seed
@@ -124,6 +127,24 @@ class PartialLabelDataset:
 
     def __len__(self) -> int:
         return len(self.dataset)
+
+
+def _check_unrepeated(dataset) -> None:
+    """Refuse wrappers that repeat images: each copy would have a mask of its
+    own, and together they would know more labels than was asked for.
+
+    Raises:
+        ValueError: Names the right order.
+    """
+    if isinstance(dataset, (ClassBalancedDataset, RepeatDataset)):
+        name = type(dataset).__name__
+        raise ValueError(
+            f'PartialLabelDataset around {name} would hide other labels in '
+            f'each copy of an image: put {name} around PartialLabelDataset.')
+    for inner in (getattr(dataset, 'dataset', None),
+                  *getattr(dataset, 'datasets', ())):
+        if inner is not None:
+            _check_unrepeated(inner)
 
 
 def _check_supervision(labels: np.ndarray) -> None:

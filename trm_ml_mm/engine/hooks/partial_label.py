@@ -9,7 +9,7 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 
-from trm_ml_mm.labels import load_mask, save_mask
+from trm_ml_mm.labels import UNKNOWN, load_mask, save_mask
 from trm_ml_mm.models.label_statistics import LabelStatistics
 from trm_ml_mm.models.prototypes import MultimodalPrototypes
 from trm_ml_mm.registry import HOOKS
@@ -21,8 +21,9 @@ from trm_ml_mm.utils.mmengine_private import built_loop, is_resuming
 class PartialLabelHook(Hook):
     """Tie a run to its data and its mask of known labels.
 
-    * A run does not start if a data set has other classes than the model, or
-      if labels would be blended (Mixup, CutMix).
+    * A run does not start if a data set has other classes than the model, if
+      labels would be blended (Mixup, CutMix), or if a loss of MMPretrain would
+      take unknown labels as numbers.
     * The mask is saved in the work dir as ``known_labels_<hash>.npz``.
     * A run does not resume on another mask.
     * The model learns how large the training set is and how common its labels
@@ -59,6 +60,7 @@ class PartialLabelHook(Hook):
         partial = find_mask(runner.train_dataloader.dataset)
         if partial is None:
             return
+        check_losses(runner.model, partial.labels)
         # After load_from: the counts of another training set do not stay.
         for module in runner.model.modules():
             if isinstance(module, LabelStatistics):
@@ -106,6 +108,22 @@ class PartialLabelHook(Hook):
                     'file, its order, or the rule for difficult objects '
                     'changed since then. Restore it, or start a new training '
                     'in another work dir.')
+
+
+def check_losses(model, labels: np.ndarray) -> None:
+    """Refuse losses that do not know unknown labels.
+
+    Raises:
+        ValueError: Names the loss to take.
+    """
+    for module in model.modules():
+        kind = type(module)
+        if kind.__module__.startswith('mmpretrain.models.losses') and (
+                labels == UNKNOWN).any():
+            raise ValueError(
+                f'{kind.__name__} takes unknown labels (-1) as numbers: set '
+                "the loss of the head to dict(type='trm_ml_mm."
+                "PartialAsymmetricLoss').")
 
 
 def find_mask(dataset):

@@ -4,6 +4,7 @@ from typing import Optional
 import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModule
+from mmpretrain.models.losses.utils import weight_reduce_loss
 from torch import Tensor
 
 from trm_ml_mm.labels import ABSENT, PRESENT, UNKNOWN
@@ -82,8 +83,14 @@ class PartialAsymmetricLoss(BaseModule):
         self.loss_weight = loss_weight
 
     def forward(self, logits: Tensor, targets: Tensor,
-                among: Optional[Tensor] = None) -> Tensor:
+                among: Optional[Tensor] = None,
+                weight: Optional[Tensor] = None,
+                avg_factor: Optional[float] = None,
+                reduction_override: Optional[str] = None) -> Tensor:
         """Scalar loss of ``(B, C)`` logits.
+
+        The last three arguments are OpenMMLab's, so that the loss serves its
+        heads too.
 
         Args:
             logits: ``(B, C)``.
@@ -91,9 +98,20 @@ class PartialAsymmetricLoss(BaseModule):
             among: ``(B, C)`` bool. If given, divide by max(number of known
                 labels, number in ``among``), so that a handful of
                 pseudo-labels cannot outweigh the known labels.
+            weight: ``(B,)`` of images or ``(B, C)`` of labels.
+            avg_factor: Divide the sum over known labels by this number alone,
+                as MMPretrain's heads do with the number of images.
+            reduction_override: 'none' gives ``(B, C)``, 'sum' the sum, 'mean'
+                the mean described above.
         """
         loss = partial_asymmetric_loss(logits, targets, self.gamma_pos,
                                        self.gamma_neg, self.clip)
+        if weight is not None:
+            loss = loss * weight.reshape(len(loss), -1)
+        if avg_factor is not None or reduction_override in ('none', 'sum'):
+            return self.loss_weight * weight_reduce_loss(
+                loss, reduction=reduction_override or 'mean',
+                avg_factor=avg_factor)
         counts = [(targets != UNKNOWN).sum()]
         if among is not None:
             counts.append(among.sum())
