@@ -2,6 +2,7 @@
 import gc
 import os
 import subprocess
+import time
 from datetime import timedelta
 from typing import Dict, Optional, Sequence
 
@@ -172,5 +173,9 @@ def close() -> None:
     turns a finished run into an abort.
     """
     if torch.distributed.is_initialized():
+        # A thread that still releases a tensor needs the interpreter, and the
+        # destructor of the group keeps that while it waits for the thread:
+        # with PyTorch 2.6, finished runs did not end. So let it finish first.
+        time.sleep(.5)
         torch.distributed.destroy_process_group()
         gc.collect()
