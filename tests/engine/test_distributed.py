@@ -198,6 +198,8 @@ def test_no_thread_of_the_group_outlives_the_run(tmp_path):
     '''))
     out = ranks('tests/ranks.py', 2, 'threads_end', config,
                 tmp_path / 'work')
+    if 'threads without names' in out:
+        pytest.skip('this PyTorch gives the threads of the group no names')
     assert out.count('no thread left') == 2
 
 
