@@ -92,7 +92,7 @@ def test_config_builds_and_gives_a_loss(path, tmp_path, tiny_clip):
         cfg.model, data_preprocessor=cfg.get('data_preprocessor')))
     for split in ('train', 'val', 'test'):
         dataset = build_dataset(cfg, split)
-        batch = pseudo_collate([dataset[i] for i in range(2)])
+        batch = pseudo_collate([dataset[i % len(dataset)] for i in range(2)])
         data = model.data_preprocessor(batch)
         count = len(dataset.metainfo['classes'])
         assert data['data_samples'][0].gt_score.shape == (count, )
