@@ -39,8 +39,7 @@ def use_tta(cfg: Config, scales: Sequence[float] = ()) -> None:
     for options in found:
         options['pipeline'] = cfg.get('tta_pipeline') or views_of(
             options['pipeline'], scales or (1., ))
-    hooks = [hook for hook in cfg.get('custom_hooks') or []]
-    cfg.custom_hooks = [*hooks, dict(
+    cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), dict(
         type='mmengine.PrepareTTAHook', tta_cfg=cfg.tta_model)]
 
 
@@ -52,8 +51,8 @@ def views_of(pipeline: List[dict], scales: Sequence[float]) -> List[dict]:
     """
     *steps, pack = map(dict, deepcopy(list(pipeline)))
     at = next((i for i, step in enumerate(steps)
-               if step['type'].split('.')[-1] == 'Resize'
-               and step.get('scale')), len(steps))
+               if getattr(step['type'], '__name__', step['type']).split(
+                   '.')[-1] == 'Resize' and step.get('scale')), len(steps))
     after = steps[at + 1:]
     if at < len(steps):
         sizes = [dict(steps[at], scale=scaled(steps[at]['scale'], scale))
