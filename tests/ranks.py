@@ -194,8 +194,7 @@ def threads_end():
     from trm_ml_mm.engine import build_runner
     config, work_dir = sys.argv[2:]
     build_runner(config, work_dir=work_dir, launcher='pytorch').test()
-    if not any('gloo' in name for name in thread_names()):
-        print('threads without names')
+    assert any('gloo' in name for name in thread_names())
     close()
     left = [name for name in thread_names() if 'gloo' in name]
     assert not left, left

@@ -189,6 +189,8 @@ def test_more_ranks_than_gpus_are_refused(monkeypatch):
 
 @pytest.mark.skipif(not Path('/proc/self/task').is_dir(),
                     reason='threads are looked up in /proc')
+@pytest.mark.skipif(torch.__version__.startswith('2.6.'),
+                    reason='PyTorch 2.6 gives these threads no name')
 def test_no_thread_of_the_group_outlives_the_run(tmp_path):
     """One that does may abort the interpreter while it ends."""
     config = tmp_path / 'test_only.py'
@@ -198,8 +200,6 @@ def test_no_thread_of_the_group_outlives_the_run(tmp_path):
     '''))
     out = ranks('tests/ranks.py', 2, 'threads_end', config,
                 tmp_path / 'work')
-    if 'threads without names' in out:
-        pytest.skip('this PyTorch gives the threads of the group no names')
     assert out.count('no thread left') == 2
 
 
