@@ -32,18 +32,18 @@ def parse_args():
 
 def main():
     args = parse_args()
+    from trm_ml_mm.datasets import known_labels_of, label_matrix
     from trm_ml_mm.datasets.inspection import (
         find_unreadable,
         image_paths,
         image_problem,
-        labels_of,
     )
     from trm_ml_mm.engine import build_dataset, load_config, work_dir_of
     from trm_ml_mm.labels import summarize_labels
     from trm_ml_mm.visualization import draw_samples
     cfg = load_config(args.config, args.cfg_options)
     dataset = build_dataset(cfg, args.split)
-    labels = labels_of(dataset)
+    labels = label_matrix(dataset)
     counts = summarize_labels(labels)
     classes = dataset.metainfo['classes']
     console = Console()
@@ -67,7 +67,7 @@ def main():
         ('classes without a known positive', int((counts.positive == 0).sum())),
     ]:
         facts.add_row(name, str(value))
-    known = dataset.metainfo.get('known_labels')
+    known = known_labels_of(dataset)
     if known:
         facts.add_row('mask', f'known={known["known"]} seed={known["seed"]} '
                       f'hash={known["hash"]}')

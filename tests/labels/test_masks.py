@@ -1,10 +1,5 @@
 import numpy as np
 import pytest
-from mmengine.dataset import (
-    ClassBalancedDataset,
-    ConcatDataset,
-    RepeatDataset,
-)
 from mmengine.registry import init_default_scope
 
 from trm_ml_mm.datasets import (
@@ -95,7 +90,7 @@ def test_wrapper_hides_exactly_the_masked_labels():
     assert (seen[mask] == truth[mask]).all()
     assert (seen[~mask] == -1).all()
     assert (label_matrix(wrapped) == seen).all()
-    assert wrapped.metainfo['known_labels']['hash'] == mask_hash(mask)
+    assert wrapped.known_labels['hash'] == mask_hash(mask)
 
 
 def test_all_known_hides_nothing():
@@ -138,8 +133,8 @@ def test_a_saved_mask_trains_the_same(tmp_path):
     assert (saved.known, saved.seed) == ('0.3', '5')
     again = PartialLabelDataset(inner, known=path)
     assert (again.labels == drawn.labels).all()
-    assert (again.metainfo['known_labels']['hash'] ==
-            drawn.metainfo['known_labels']['hash'] == saved.hash)
+    assert (again.known_labels['hash'] ==
+            drawn.known_labels['hash'] == saved.hash)
     np.save(tmp_path / 'mask.npy', drawn.mask.astype(int))
     matrix = PartialLabelDataset(inner, known=str(tmp_path / 'mask.npy'))
     assert (matrix.labels == drawn.labels).all()
@@ -321,30 +316,6 @@ def test_a_mask_does_not_look_at_images_workers_or_epochs():
             raise AssertionError('an image was loaded')
 
     hashes = {PartialLabelDataset(kind(num_images=20, in_memory=False),
-                                  known=.3).metainfo['known_labels']['hash']
+                                  known=.3).known_labels['hash']
               for kind in (Scenes, Unloadable) for _ in range(2)}
     assert hashes == {mask_hash(known_label_mask((20, 30), .3))}
-
-
-SCENES = dict(type='trm_ml_mm.Scenes', num_images=40)
-
-
-@pytest.mark.parametrize('wrap', [
-    lambda data: RepeatDataset(data, 3),
-    lambda data: ClassBalancedDataset(data, .9),
-    lambda data: ConcatDataset([dict(type='RepeatDataset', dataset=data,
-                                     times=2)])])
-def test_copies_of_an_image_share_its_mask(wrap):
-    init_default_scope('mmpretrain')
-    with pytest.raises(ValueError, match='put (Repeat|ClassBalanced)Dataset '
-                       'around PartialLabelDataset'):
-        PartialLabelDataset(wrap(SCENES), known=.5)
-    around = wrap(dict(type='trm_ml_mm.PartialLabelDataset', known=.5,
-                       dataset=SCENES))
-    known = {}
-    for i in range(len(around)):
-        info = around.get_data_info(i)
-        labels = known.setdefault(info['sample_idx'], info['gt_score'])
-        assert (labels == info['gt_score']).all()
-    share = np.mean([(labels != -1).mean() for labels in known.values()])
-    assert len(around) > len(known) and abs(share - .5) < .05

@@ -26,7 +26,12 @@ from .csv_labels import CSVMultiLabel
 from .cub import CUBAttributes
 from .json_labels import JSONMultiLabel
 from .nus_wide import NUSWide
-from .partial_labels import PartialLabelDataset
+from .partial_labels import (
+    PartialLabelDataset,
+    find_masks,
+    known_labels_of,
+    labels_of,
+)
 from .scenes import RenderScene, Scenes
 from .vg import VG200
 from .voc import VOCMultiLabel, scores_from_pascal
@@ -37,7 +42,8 @@ __all__ = [
     'MultiLabelDataset',
     'NUSWide', 'NUS_CLASSES', 'PartialLabelDataset', 'RenderScene', 'Scenes',
     'UnreadableImage', 'VG200', 'VOCMultiLabel', 'VOC_CLASSES', 'class_names',
-    'draw_mask', 'known_label_mask', 'label_matrix', 'listed_positives_mask',
-    'load_mask', 'mask_hash', 'prompt_name', 'save_mask',
-    'scores_from_pascal', 'single_positive_mask'
+    'draw_mask', 'find_masks', 'known_label_mask', 'known_labels_of',
+    'label_matrix', 'labels_of', 'listed_positives_mask', 'load_mask',
+    'mask_hash', 'prompt_name', 'save_mask', 'scores_from_pascal',
+    'single_positive_mask'
 ]

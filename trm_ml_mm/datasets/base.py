@@ -200,7 +200,7 @@ def read_sample(pipeline: Callable, entry: Callable[[int], dict], index: int,
         IndexError: If there is no such sample, which ends a ``for`` loop.
     """
     if not -count <= index < count:
-        raise IndexError(f'There are {count} samples, and no sample {index}.')
+        raise no_sample(index, count)
     skipped = []
     for step in range(count):
         info = entry((index + step) % count)
@@ -221,9 +221,13 @@ def read_sample(pipeline: Callable, entry: Callable[[int], dict], index: int,
                      'where the images are.')
 
 
+def no_sample(index: int, count: int) -> IndexError:
+    return IndexError(f'There are {count} samples, and no sample {index}.')
+
+
 def resolve_dataset(dataset, index: int):
     """The data set under all wrappers that sample ``index`` comes from."""
-    while not hasattr(dataset, 'pipeline'):
+    while hasattr(dataset, 'dataset') or hasattr(dataset, 'datasets'):
         index = wrapped_index(dataset, index)
         if isinstance(index, tuple):
             which, index = index

@@ -2,17 +2,10 @@
 from multiprocessing.pool import ThreadPool
 from typing import Dict, List, Optional, Sequence
 
-import numpy as np
 from PIL import Image
 from rich.progress import track
 
-from .base import is_readable, label_matrix, resolve_dataset
-
-
-def labels_of(dataset) -> np.ndarray:
-    """What a run sees: ``(N, C)`` in {PRESENT, ABSENT, UNKNOWN}."""
-    return dataset.labels if hasattr(dataset, 'labels') else label_matrix(
-        dataset)
+from .base import is_readable, resolve_dataset
 
 
 def image_problem(path: str) -> Optional[str]:

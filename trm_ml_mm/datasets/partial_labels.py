@@ -1,7 +1,8 @@
 """The wrapper that hides labels."""
+import copy
 import hashlib
 import logging
-from typing import Union
+from typing import List, Optional, Sequence, Union
 
 import numpy as np
 from mmengine.dataset import BaseDataset as EngineDataset
@@ -18,7 +19,7 @@ from trm_ml_mm.labels import (
 from trm_ml_mm.labels.protocols import is_positive_list
 from trm_ml_mm.registry import DATASETS
 
-from .base import label_matrix, read_sample, resolve_dataset
+from .base import label_matrix, no_sample, read_sample, resolve_dataset
 
 
 @DATASETS.register_module()
@@ -26,8 +27,13 @@ class PartialLabelDataset:
     """Hide labels of a multi-label data set: hidden labels become UNKNOWN.
 
     The mask is drawn once over the whole set. It does not depend on worker,
-    rank, epoch or image. Its hash is in ``metainfo['known_labels']`` and in
-    every checkpoint, and a run does not resume on another mask.
+    rank, epoch or image. With
+    :class:`~trm_ml_mm.engine.PartialLabelHook` its hash is in every
+    checkpoint, and a run does not resume on another mask.
+
+    Wrappers that repeat images go around this one: ``RepeatDataset`` and
+    ``ClassBalancedDataset``. ``ConcatDataset`` and ``KFoldDataset`` may be on
+    either side.
 
     Args:
         dataset: The wrapped data set, or its config. A ``ConcatDataset`` of
@@ -75,24 +81,52 @@ class PartialLabelDataset:
             ]
         mask = draw_mask(labels, self.known, self.seed, images,
                          list(self.dataset.metainfo['classes']))
+        # One byte per label; workers share it, because nothing writes to it.
+        scores = np.where(mask, labels, UNKNOWN).astype(np.int8)
+        _check_supervision(scores)
+        self._set(scores, mask, np.arange(len(mask)))
+
+    def _set(self, scores: np.ndarray, mask: np.ndarray,
+             rows: np.ndarray) -> None:
+        self._scores = scores
         self._packed = np.packbits(mask)
         self._hash = mask_hash(mask)
-        # One byte per label; workers share it, because nothing writes to it.
-        self._scores = np.where(mask, labels, UNKNOWN).astype(np.int8)
-        _check_supervision(self._scores)
+        self._rows = rows  # where each sample is in the wrapped set
 
     @property
     def metainfo(self) -> dict:
-        """The wrapped set's, with the mask's description."""
+        """The wrapped set's."""
+        self.full_init()
+        return self.dataset.metainfo
+
+    @property
+    def CLASSES(self) -> Sequence[str]:
+        """Class names, under MMPretrain's name."""
+        return self.metainfo['classes']
+
+    @property
+    def class_to_idx(self) -> dict:
+        """Index of each class name."""
+        return {name: c for c, name in enumerate(self.CLASSES)}
+
+    @property
+    def pipeline(self):
+        """The wrapped set's; MMPretrain's tools read and replace it. There is
+        none if several sets are wrapped."""
+        return self.dataset.pipeline
+
+    @pipeline.setter
+    def pipeline(self, pipeline) -> None:
+        self.dataset.pipeline = pipeline
+
+    @property
+    def known_labels(self) -> dict:
+        """What was hidden: ``known`` and ``seed`` as they were given, ``hash``
+        of the mask, and a hash of the ``labels`` that training sees."""
         self.full_init()
         return dict(
-            self.dataset.metainfo,
-            known_labels=dict(
-                known=self.known,
-                seed=self.seed,
-                hash=self._hash,
-                labels=hashlib.sha256(self._scores.tobytes()).hexdigest()[:16]
-            ))
+            known=self.known, seed=self.seed, hash=self._hash,
+            labels=hashlib.sha256(self._scores.tobytes()).hexdigest()[:16])
 
     @property
     def labels(self) -> np.ndarray:
@@ -111,22 +145,92 @@ class PartialLabelDataset:
     def get_data_info(self, idx: int) -> dict:
         """The wrapped set's entry, with hidden labels replaced by UNKNOWN."""
         self.full_init()
-        info = self.dataset.get_data_info(idx)
+        info = self.dataset.get_data_info(int(self._rows[idx]))
         info.pop('gt_label', None)
         info['gt_score'] = self._scores[idx].astype(np.float32)
         return info
+
+    def hidden_labels(self) -> np.ndarray:
+        """What the mask hides: ``(N, C)`` int8, UNKNOWN where training sees
+        the label or nobody knows it."""
+        self.full_init()
+        truth = label_matrix(self.dataset)[self._rows].astype(np.int8)
+        truth[self._scores != UNKNOWN] = UNKNOWN
+        return truth
+
+    def get_subset(self, indices: Union[int, Sequence[int]]):
+        """Some of the samples, with the labels they have here; see
+        ``mmengine.dataset.BaseDataset``. ``KFoldDataset`` asks for it.
+
+        Args:
+            indices: Which samples; or how many of the first (positive) or
+                last (negative).
+        """
+        subset = copy.copy(self)
+        subset.get_subset_(indices)
+        return subset
+
+    def get_subset_(self, indices: Union[int, Sequence[int]]) -> None:
+        """Keep only some of the samples; see :meth:`get_subset`."""
+        if isinstance(indices, int):
+            indices = range(len(self))[:indices] if indices >= 0 else (
+                range(len(self))[indices:])
+        chosen = np.asarray(indices, np.int64)
+        self._set(self.labels[chosen], self.mask[chosen], self._rows[chosen])
 
     def get_cat_ids(self, idx: int):
         """Indices of the classes known to be present in one sample."""
         return np.flatnonzero(self.labels[idx] == PRESENT).tolist()
 
     def __getitem__(self, idx: int) -> dict:
-        inner = resolve_dataset(self.dataset, idx)
+        self.full_init()
+        if not -len(self) <= idx < len(self):
+            raise no_sample(idx, len(self))
+        inner = resolve_dataset(self.dataset, int(self._rows[idx]))
         return read_sample(inner.pipeline, self.get_data_info, idx, len(self),
                            getattr(inner, 'on_error', 'raise'))
 
     def __len__(self) -> int:
-        return len(self.dataset)
+        self.full_init()
+        return len(self._rows)
+
+
+def find_masks(dataset) -> List[PartialLabelDataset]:
+    """Every PartialLabelDataset of a data set, in the order of the samples; of
+    one within another, the outer one."""
+    if isinstance(dataset, PartialLabelDataset):
+        return [dataset]
+    return [mask for part in _wrapped(dataset) for mask in find_masks(part)]
+
+
+def known_labels_of(dataset) -> Optional[dict]:
+    """See :attr:`PartialLabelDataset.known_labels`; None: nothing is hidden.
+    Of several masks, ``known`` and ``seed`` are lists, and the hashes are
+    joined by '+'."""
+    found = [mask.known_labels for mask in find_masks(dataset)]
+    if len(found) < 2:
+        return found[0] if found else None
+    joined = {name: [entry[name] for entry in found] for name in found[0]}
+    return dict(joined, hash='+'.join(joined['hash']),
+                labels='+'.join(joined['labels']))
+
+
+def labels_of(dataset) -> np.ndarray:
+    """What training sees of all images under a data set's wrappers: ``(N, C)``
+    in {PRESENT, ABSENT, UNKNOWN}. Images that are repeated count once."""
+    if isinstance(dataset, PartialLabelDataset):
+        return dataset.labels
+    parts = _wrapped(dataset)
+    if not parts:
+        return label_matrix(dataset).astype(np.int8)
+    return np.concatenate([labels_of(part) for part in parts])
+
+
+def _wrapped(dataset) -> list:
+    """The data sets that a wrapper holds; none if it is no wrapper."""
+    if hasattr(dataset, 'datasets'):
+        return list(dataset.datasets)
+    return [dataset.dataset] if hasattr(dataset, 'dataset') else []
 
 
 def _check_unrepeated(dataset) -> None:
@@ -141,10 +245,8 @@ def _check_unrepeated(dataset) -> None:
         raise ValueError(
             f'PartialLabelDataset around {name} would hide other labels in '
             f'each copy of an image: put {name} around PartialLabelDataset.')
-    for inner in (getattr(dataset, 'dataset', None),
-                  *getattr(dataset, 'datasets', ())):
-        if inner is not None:
-            _check_unrepeated(inner)
+    for inner in _wrapped(dataset):
+        _check_unrepeated(inner)
 
 
 def _check_supervision(labels: np.ndarray) -> None:

@@ -10,6 +10,7 @@ from typing import Optional, Tuple
 
 from mmengine.config import DictAction
 from mmengine.config import config as config_module
+from mmpretrain.datasets import KFoldDataset
 
 
 class OptionAction(DictAction):
@@ -91,8 +92,10 @@ def own_metainfo(dataset) -> dict:
 def wrapped_index(dataset, index: int) -> Optional[Tuple[int, int]]:
     """Where sample ``index`` of a wrapper lives in what it wraps: an index,
     or (number of the data set, index) for ``ConcatDataset``. The index itself
-    if the wrapper does not reorder samples."""
-    if hasattr(dataset, '_get_ori_dataset_idx'):
+    if the wrapper does not reorder samples. (A ``KFoldDataset`` holds only the
+    samples of its fold.)"""
+    if hasattr(dataset, '_get_ori_dataset_idx') and (
+            not isinstance(dataset, KFoldDataset)):
         return dataset._get_ori_dataset_idx(index)
     return index
 

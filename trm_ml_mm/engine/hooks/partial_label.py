@@ -9,6 +9,7 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 
+from trm_ml_mm.datasets import find_masks, known_labels_of, labels_of
 from trm_ml_mm.labels import UNKNOWN, load_mask, save_mask
 from trm_ml_mm.models.label_statistics import LabelStatistics
 from trm_ml_mm.models.prototypes import MultimodalPrototypes
@@ -24,7 +25,8 @@ class PartialLabelHook(Hook):
     * A run does not start if a data set has other classes than the model, if
       labels would be blended (Mixup, CutMix), or if a loss of MMPretrain would
       take unknown labels as numbers.
-    * The mask is saved in the work dir as ``known_labels_<hash>.npz``.
+    * Every mask is saved in the work dir as ``known_labels_<hash>.npz``, and
+      its hash in every checkpoint, as ``known_labels`` of its ``meta``.
     * A run does not resume on another mask.
     * The model learns how large the training set is and how common its labels
       are, before training.
@@ -57,21 +59,24 @@ class PartialLabelHook(Hook):
                                    loop.dataloader.batch_size)
 
     def before_train(self, runner) -> None:
-        partial = find_mask(runner.train_dataloader.dataset)
-        if partial is None:
+        dataset = runner.train_dataloader.dataset
+        masks = find_masks(dataset)
+        if not masks:
             return
-        check_losses(runner.model, partial.labels)
+        labels = labels_of(dataset)
+        check_losses(runner.model, labels)
         # After load_from: the counts of another training set do not stay.
         for module in runner.model.modules():
             if isinstance(module, LabelStatistics):
-                module.set_training_labels(torch.from_numpy(partial.labels))
-        self._keep_mask(runner, partial)
+                module.set_training_labels(torch.from_numpy(labels))
+        for mask in masks:
+            self._keep_mask(runner, mask)
 
     @master_only
     def _keep_mask(self, runner, dataset) -> None:
         path = Path(
             runner.work_dir,
-            f'known_labels_{dataset.metainfo["known_labels"]["hash"]}.npz')
+            f'known_labels_{dataset.known_labels["hash"]}.npz')
         mask, old = dataset.mask, None
         if path.exists():
             try:
@@ -87,13 +92,18 @@ class PartialLabelHook(Hook):
             raise ValueError(f'{path} holds another mask than this run\'s: '
                              'remove it, or train in another work dir.')
 
+    def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
+        checkpoint['meta']['known_labels'] = known_labels_of(
+            runner.train_dataloader.dataset)
+
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         if is_resuming(runner):
-            saved = checkpoint['meta'].get('dataset_meta') or {}
-            own = getattr(runner.train_dataloader.dataset, 'metainfo', {})
+            meta = checkpoint['meta']
+            if 'known_labels' not in meta:  # where version 0.1.0 kept it
+                meta = meta.get('dataset_meta') or {}
             all_known = dict(known='all', seed=None, hash='none', labels='')
-            saved = saved.get('known_labels') or all_known
-            own = own.get('known_labels') or all_known
+            saved = meta.get('known_labels') or all_known
+            own = known_labels_of(runner.train_dataloader.dataset) or all_known
             if saved['hash'] != own['hash']:
                 raise ValueError(
                     'The checkpoint was trained on another mask of known '
@@ -124,13 +134,6 @@ def check_losses(model, labels: np.ndarray) -> None:
                 f'{kind.__name__} takes unknown labels (-1) as numbers: set '
                 "the loss of the head to dict(type='trm_ml_mm."
                 "PartialAsymmetricLoss').")
-
-
-def find_mask(dataset):
-    """The PartialLabelDataset among a data set and those it wraps, or None."""
-    while dataset is not None and not hasattr(dataset, 'mask'):
-        dataset = getattr(dataset, 'dataset', None)
-    return dataset
 
 
 def reference_names(runner):

@@ -11,13 +11,11 @@ from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from torch import Tensor
 
-from trm_ml_mm.datasets import label_matrix
+from trm_ml_mm.datasets import find_masks
 from trm_ml_mm.labels import ABSENT, PRESENT, UNKNOWN
 from trm_ml_mm.registry import HOOKS
 from trm_ml_mm.utils.io import atomic_write
 from trm_ml_mm.utils.precision import as_double
-
-from .partial_label import find_mask
 
 TABLE = 'pseudo_labels.csv'
 
@@ -55,21 +53,22 @@ class PseudoLabelQualityHook(Hook):
 
     def before_train(self, runner) -> None:
         self.rows = self.latest = None
-        partial = find_mask(runner.train_dataloader.dataset)
+        masks = find_masks(runner.train_dataloader.dataset)
         model = runner.model
-        head = (model.module if is_model_wrapper(model) else model).head
+        head = getattr(model.module if is_model_wrapper(model) else model,
+                       'head', None)
         prototypes = getattr(head, 'prototypes', None)
-        if partial is None or prototypes is None or not head.pseudo_weight:
+        if not masks or prototypes is None or not head.pseudo_weight:
             return
-        truth = label_matrix(partial.dataset).astype(np.int8)
-        truth[partial.labels != UNKNOWN] = UNKNOWN
+        truth = np.concatenate([mask.hidden_labels() for mask in masks])
         if (truth == UNKNOWN).all():
             return
-        self.hidden = torch.from_numpy(truth)
-        self.rows = {
-            partial.dataset.get_data_info(i)['img_path']: i
-            for i in range(len(truth))
-        }
+        # Images that no mask covers hide nothing: the last row is theirs.
+        self.hidden = torch.from_numpy(np.pad(
+            truth, ((0, 1), (0, 0)), constant_values=UNKNOWN))
+        paths = [mask.get_data_info(i)['img_path']
+                 for mask in masks for i in range(len(mask))]
+        self.rows = {path: i for i, path in enumerate(paths)}
         self.path = Path(runner.work_dir, TABLE)
         # The prototypes return the pseudo-labels: listen to them.
         self.listener = prototypes.register_forward_hook(self._listen)
@@ -91,7 +90,7 @@ class PseudoLabelQualityHook(Hook):
                          outputs=None) -> None:
         if self.rows is None:
             return
-        index = [self.rows[sample.img_path]
+        index = [self.rows.get(sample.img_path, -1)
                  for sample in data_batch['data_samples']]
         hidden = self.hidden[index].to(self.latest.device, non_blocking=True)
         self.counts = self.counts.to(self.latest.device) + (

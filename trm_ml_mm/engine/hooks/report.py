@@ -16,6 +16,7 @@ from mmengine.runner import IterBasedTrainLoop
 from rich.console import Console
 from rich.table import Table
 
+from trm_ml_mm.datasets import known_labels_of
 from trm_ml_mm.evaluation.metrics import MultiLabelAP
 from trm_ml_mm.evaluation.per_class import (
     find_per_class,
@@ -181,12 +182,11 @@ class ReportHook(Hook):
     def _write(self, runner, model) -> None:
         if runner.rank != 0:
             return
-        dataset = runner.train_dataloader.dataset
         write_record(runner.work_dir, RunRecord(
             head=type(model.head).__name__,
             config=os.path.basename(runner.cfg.filename or ''),
             seed=runner.seed,
-            known_labels=dataset.metainfo.get('known_labels'),
+            known_labels=known_labels_of(runner.train_dataloader.dataset),
             versions=library_versions(),
             code=code_version(),
             validation=last_validation(runner),
