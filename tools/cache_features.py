@@ -46,7 +46,7 @@ def main():
     cfg = load_config(args.config, args.cfg_options)
     rank = init_distributed(args.launcher, cfg)
     out = args.out or cfg.get('feature_cache') or os.path.join(
-        work_dir_of(cfg, args.config), 'features')
+        work_dir_of(cfg), 'features')
     tower = build_tower(cfg)
     fillers = [
         CacheFiller(cfg, split, out, args.views, args.dtype, args.seed, tower)

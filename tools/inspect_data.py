@@ -87,7 +87,7 @@ def main():
                 paths and image_problem(paths[i])):
             chosen.append(i)
     if chosen:
-        out = Path(args.out or work_dir_of(cfg, args.config))
+        out = Path(args.out or work_dir_of(cfg))
         out.mkdir(parents=True, exist_ok=True)
         picture = out / f'samples_{args.split}.png'
         draw_samples(dataset, str(picture), sorted(chosen))

@@ -6,13 +6,11 @@ default_hooks = dict(
     logger=dict(type='LoggerHook', interval=20),
     param_scheduler=dict(type='ParamSchedulerHook'),
     checkpoint=dict(
-        type='CheckpointHook',
+        type='trm_ml_mm.AtomicCheckpointHook',
         interval=1,
         max_keep_ckpts=1,
         save_best='multi-label/mAP',
-        rule='greater',
-        # Write a file whole or not at all, and remove the previous one later.
-        backend_args=dict(backend='atomic')),
+        rule='greater'),
     sampler_seed=dict(type='DistSamplerSeedHook'),
 )
 custom_hooks = [

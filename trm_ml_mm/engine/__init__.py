@@ -2,6 +2,7 @@
 from .checkpoint import AtomicLocalBackend, load_learned, read_checkpoint
 from .config import build_dataset, fill_classes, load_config, work_dir_of
 from .hooks import (
+    AtomicCheckpointHook,
     EpochSeedHook,
     FiniteLossHook,
     PartialLabelHook,
@@ -18,10 +19,10 @@ from .runner import SafeRunner
 from .schedulers import WarmupLR
 
 __all__ = [
-    'AtomicLocalBackend', 'EpochSeedHook', 'FiniteLossHook',
-    'PartialLabelHook', 'PlainCheckpointHook', 'PseudoLabelQualityHook',
-    'ReportHook', 'ResumableTrainLoop', 'SafeRunner', 'SkippedImagesHook',
-    'StopSignalHook', 'WarmupLR', 'build_dataset', 'build_runner', 'close',
-    'fill_classes', 'init_distributed', 'load_config', 'load_learned',
-    'read_checkpoint', 'seed_worker', 'work_dir_of'
+    'AtomicCheckpointHook', 'AtomicLocalBackend', 'EpochSeedHook',
+    'FiniteLossHook', 'PartialLabelHook', 'PlainCheckpointHook',
+    'PseudoLabelQualityHook', 'ReportHook', 'ResumableTrainLoop', 'SafeRunner',
+    'SkippedImagesHook', 'StopSignalHook', 'WarmupLR', 'build_dataset',
+    'build_runner', 'close', 'fill_classes', 'init_distributed', 'load_config',
+    'load_learned', 'read_checkpoint', 'seed_worker', 'work_dir_of'
 ]

@@ -203,8 +203,8 @@ class AtomicLocalBackend(LocalBackend):
     Only files beside one that this process wrote are ever removed, and no
     folders: the names come from a checkpoint, which may be a stranger's.
 
-    A config asks for it with ``backend_args=dict(backend='atomic')`` in its
-    CheckpointHook.
+    :class:`~trm_ml_mm.engine.AtomicCheckpointHook` uses it; another hook does
+    so with ``backend_args=dict(backend='atomic')``.
     """
 
     # Of this process, of all instances.

@@ -1,6 +1,7 @@
 """From a config file and options to the config of a run."""
+import inspect
 import os
-from typing import Optional, Sequence
+from typing import Optional, Sequence, Union
 
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
@@ -14,11 +15,13 @@ from .shorthands import SHORTHANDS, apply_shorthands
 WORK_DIRS = 'work_dirs'
 
 
-def load_config(config: str, options: Optional[dict] = None) -> Config:
-    """A config file with options.
+def load_config(config: Union[str, Config],
+                options: Optional[dict] = None) -> Config:
+    """A config with options.
 
     Args:
-        config: Config file.
+        config: Config file, of text or pure Python; or a config, which is not
+            changed.
         options: As ``--cfg-options`` gives them: dotted entries, and the
             shorthands of :mod:`~trm_ml_mm.engine.shorthands` (``epochs``,
             ``lr``, ``image_size``, ``arch``, ``data_root``, ``scene_set``).
@@ -27,10 +30,12 @@ def load_config(config: str, options: Optional[dict] = None) -> Config:
         FileNotFoundError: If there is no such file.
         ValueError: If an option changes nothing, or a value makes no sense.
     """
-    if not os.path.isfile(config):
-        raise FileNotFoundError(f'The config {config} does not exist: give '
-                                'the path of a config file.')
-    cfg = Config.fromfile(config)
+    if not isinstance(config, Config):
+        if not os.path.isfile(config):
+            raise FileNotFoundError(f'The config {config} does not exist: '
+                                    'give the path of a config file.')
+        config = Config.fromfile(config)
+    cfg = Config(named_types(config.to_dict()), filename=config.filename)
     init_default_scope(cfg.get('default_scope', 'mmpretrain'))
     options = options or {}
     check_options(cfg, options)
@@ -39,6 +44,18 @@ def load_config(config: str, options: Optional[dict] = None) -> Config:
                          if key not in SHORTHANDS})
     check_values(cfg)
     return cfg
+
+
+def named_types(value):
+    """A config value with the names of classes and functions in their place,
+    which a pure Python config has: its types."""
+    if isinstance(value, dict):
+        return {key: named_types(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(named_types, value))
+    if inspect.isclass(value) or inspect.isfunction(value):
+        return f'{value.__module__}.{value.__name__}'
+    return value
 
 
 def build_dataset(cfg: Config, split: str = 'train'):
@@ -52,12 +69,12 @@ def build_dataset(cfg: Config, split: str = 'train'):
     return DATASETS.build(cfg[f'{split}_dataloader'].dataset)
 
 
-def work_dir_of(cfg: Config, config: str) -> str:
+def work_dir_of(cfg: Config) -> str:
     """The config's own work dir; without one, ``work_dirs/<file name>``."""
     own = cfg.get('work_dir')
     if own and own != WORK_DIRS:
         return own
-    name = os.path.splitext(os.path.basename(config))[0]
+    name = os.path.splitext(os.path.basename(cfg.filename or ''))[0]
     return os.path.join(WORK_DIRS, name)
 
 

@@ -4,22 +4,23 @@ import os
 import subprocess
 import time
 from datetime import timedelta
-from typing import Dict, Optional, Sequence
+from typing import Dict, Optional, Sequence, Type, Union
 
 import torch
 from mmengine.config import Config
 from mmengine.dist import get_rank, init_dist
 
 from trm_ml_mm.features import use_cache
+from trm_ml_mm.registry import RUNNERS
 from trm_ml_mm.utils.configs import SPLITS
 
-from . import checkpoint as _  # noqa: F401  registers the 'atomic' backend
 from .config import fill_classes, load_config, work_dir_of
+from .hooks.partial_label import check_wrapper
 from .runner import SafeRunner
 from .tta import use_tta
 
 
-def build_runner(config: str,
+def build_runner(config: Union[str, Config],
                  work_dir: Optional[str] = None,
                  options: Optional[dict] = None,
                  launcher: str = 'none',
@@ -31,7 +32,7 @@ def build_runner(config: str,
     """A runner for training or testing, on GPUs or on CPUs.
 
     Args:
-        config: Config file.
+        config: Config file, or a config, which is not changed.
         work_dir: Default: that of the config, or ``work_dirs/<name>``.
         options: See :func:`~trm_ml_mm.engine.load_config`.
         launcher: 'none', 'pytorch', 'slurm' or 'mpi'. Without a GPU, the
@@ -46,8 +47,9 @@ def build_runner(config: str,
 
     Raises:
         ValueError: If an option is refused (see ``load_config``), ``amp`` is
-            asked for without a GPU, the machine has more ranks than GPUs, or
-            the run is longer than its learning rate schedule.
+            asked for without a GPU, the machine has more ranks than GPUs,
+            the run is longer than its learning rate schedule, or
+            ``runner_type`` is no ``SafeRunner``.
         FileNotFoundError: If a file is missing.
     """
     _check_gpu(launcher)
@@ -63,7 +65,7 @@ def build_runner(config: str,
     if tta is not None:
         use_tta(cfg, tta)
     cfg.launcher = launcher
-    cfg.work_dir = work_dir or work_dir_of(cfg, config)
+    cfg.work_dir = work_dir or work_dir_of(cfg)
     if amp:
         if not torch.cuda.is_available():
             raise ValueError('--amp needs a GPU, and PyTorch finds none here: '
@@ -80,14 +82,39 @@ def build_runner(config: str,
     elif checkpoint is not None:
         cfg.resume, cfg.load_from = False, checkpoint
     _check_schedule(cfg)
+    wrapper = cfg.get('model_wrapper_cfg') or {}
+    check_wrapper(wrapper.get('type', ''))
     if _on_gloo(launcher):
         init_distributed(launcher, cfg)
-        cfg.model_wrapper_cfg = dict(
+        cfg.model_wrapper_cfg = dict(dict(
             type='MMDistributedDataParallel',
             device_ids=None,
             broadcast_buffers=False,
-            find_unused_parameters=cfg.get('find_unused_parameters', False))
-    return SafeRunner.from_cfg(cfg)
+            find_unused_parameters=cfg.get('find_unused_parameters', False)),
+            **wrapper)
+    return runner_class(cfg).from_cfg(cfg)
+
+
+def runner_class(cfg: Config) -> Type[SafeRunner]:
+    """``runner_type`` of a config; without one, ``SafeRunner``.
+
+    Raises:
+        ValueError: If it is unknown, or no ``SafeRunner``: MMEngine's own
+            runners execute the config text of a checkpoint.
+    """
+    name = cfg.get('runner_type')
+    if name is None:
+        return SafeRunner
+    found = name if isinstance(name, type) else RUNNERS.get(name)
+    if found is None or not issubclass(found, SafeRunner):
+        what = 'is not registered' if found is None else (
+            'is no subclass of trm_ml_mm.engine.SafeRunner')
+        raise ValueError(
+            f'runner_type={name} {what}: leave it out, or derive your runner '
+            'from SafeRunner, which reads checkpoints without running code. '
+            'FlexibleRunner, for FSDP and DeepSpeed, does not: use '
+            'tools/dist_train.sh.')
+    return found
 
 
 def init_distributed(launcher: str, cfg: Config) -> int:

@@ -31,7 +31,7 @@ def parameters(*components) -> Set[str]:
 TOP_LEVEL = parameters(Runner.__init__) - {'cfg', 'launcher'} | {
     'activation_checkpointing', 'compile', 'default_scope',
     'efficient_conv_bn_eval', 'feature_cache', 'find_unused_parameters',
-    'model_wrapper_cfg', 'sync_bn'} | set(SHORTHANDS)
+    'model_wrapper_cfg', 'runner_type', 'sync_bn'} | set(SHORTHANDS)
 # Dicts without a type of their own, by the last name of their path.
 UNTYPED = {
     'train_cfg': parameters(EpochBasedTrainLoop, IterBasedTrainLoop)

@@ -1,10 +1,12 @@
 """The runner: checkpoints are data, and none of them is lost."""
 from pathlib import Path
-from typing import Optional
+from typing import Optional, Sequence
 
 from mmengine.dist import broadcast_object_list, master_only
+from mmengine.evaluator import BaseMetric
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner, load_state_dict
+from mmpretrain.evaluation import AveragePrecision
 
 from trm_ml_mm.registry import RUNNERS
 from trm_ml_mm.utils.mmengine_private import (
@@ -27,6 +29,25 @@ from .checkpoint import (
 format_configs_once()
 
 
+def check_metric_names(metrics: Sequence[BaseMetric]) -> None:
+    """Refuse two metrics that report under the same names.
+
+    Raises:
+        ValueError: Says how to tell them apart.
+    """
+    seen = set()
+    for metric in metrics:
+        # MMPretrain's AveragePrecision reports "mAP" too.
+        kind = 'MultiLabelAP' if isinstance(metric, AveragePrecision) else (
+            type(metric).__name__)
+        if (kind, metric.prefix) in seen:
+            raise ValueError(
+                f'Two metrics report under the prefix "{metric.prefix}" and '
+                f'the same names, one of them {type(metric).__name__}: give '
+                "one a prefix of its own, such as prefix='other'.")
+        seen.add((kind, metric.prefix))
+
+
 @RUNNERS.register_module()
 class SafeRunner(Runner):
     """MMEngine's ``Runner`` that trusts no checkpoint and overwrites none.
@@ -42,6 +63,7 @@ class SafeRunner(Runner):
     * ``resume`` without a file takes the latest checkpoint that is whole.
     * A run does not resume under another learning rate schedule.
     * A new training does not start in a work dir that has checkpoints.
+    * Two metrics do not report under the same names.
     * A test needs every learned weight.
 
     Raises:
@@ -74,6 +96,13 @@ class SafeRunner(Runner):
             loop = dict(loop, type='trm_ml_mm.ResumableTrainLoop')
             loop.pop('by_epoch')
         return super().build_train_loop(loop)
+
+    def build_evaluator(self, evaluator):
+        """MMEngine's; it would find the same name twice after the first
+        epoch."""
+        built = super().build_evaluator(evaluator)
+        check_metric_names(built.metrics)
+        return built
 
     def dump_config(self) -> None:
         """Only :meth:`train` writes the config into the work dir: a test must

@@ -51,8 +51,8 @@ def views_of(pipeline: List[dict], scales: Sequence[float]) -> List[dict]:
     """
     *steps, pack = map(dict, deepcopy(list(pipeline)))
     at = next((i for i, step in enumerate(steps)
-               if getattr(step['type'], '__name__', step['type']).split(
-                   '.')[-1] == 'Resize' and step.get('scale')), len(steps))
+               if step['type'].split('.')[-1] == 'Resize'
+               and step.get('scale')), len(steps))
     after = steps[at + 1:]
     if at < len(steps):
         sizes = [dict(steps[at], scale=scaled(steps[at]['scale'], scale))

@@ -1,3 +1,4 @@
+from .atomic_checkpoint import AtomicCheckpointHook
 from .epoch_seed import EpochSeedHook, seed_worker
 from .finite_loss import FiniteLossHook
 from .partial_label import PartialLabelHook
@@ -8,7 +9,7 @@ from .skipped_images import SkippedImagesHook
 from .stop_signal import StopSignalHook
 
 __all__ = [
-    'EpochSeedHook', 'FiniteLossHook', 'PartialLabelHook',
-    'PlainCheckpointHook', 'PseudoLabelQualityHook', 'ReportHook',
-    'SkippedImagesHook', 'StopSignalHook', 'seed_worker'
+    'AtomicCheckpointHook', 'EpochSeedHook', 'FiniteLossHook',
+    'PartialLabelHook', 'PlainCheckpointHook', 'PseudoLabelQualityHook',
+    'ReportHook', 'SkippedImagesHook', 'StopSignalHook', 'seed_worker'
 ]

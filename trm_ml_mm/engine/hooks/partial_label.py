@@ -1,6 +1,7 @@
 """Check that model, data and mask of known labels belong together."""
 import logging
 from pathlib import Path
+from typing import Union
 
 import numpy as np
 import torch
@@ -8,6 +9,7 @@ from mmengine.dist import master_only
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
+from mmpretrain.models import HuggingFaceClassifier, TimmClassifier
 
 from trm_ml_mm.datasets import find_masks, known_labels_of, labels_of
 from trm_ml_mm.labels import UNKNOWN, load_mask, save_mask
@@ -23,8 +25,9 @@ class PartialLabelHook(Hook):
     """Tie a run to its data and its mask of known labels.
 
     * A run does not start if a data set has other classes than the model, if
-      labels would be blended (Mixup, CutMix), or if a loss of MMPretrain would
-      take unknown labels as numbers.
+      labels would be blended (Mixup, CutMix), if a loss of MMPretrain would
+      take unknown labels as numbers, if the classifier predicts one class per
+      image, or if FSDP or DeepSpeed would shard the model.
     * Every mask is saved in the work dir as ``known_labels_<hash>.npz``, and
       its hash in every checkpoint, as ``known_labels`` of its ``meta``.
     * A run does not resume on another mask.
@@ -39,8 +42,10 @@ class PartialLabelHook(Hook):
 
     def before_run(self, runner) -> None:
         model = runner.model
+        check_wrapper(type(model))
         if is_model_wrapper(model):
             model = model.module
+        check_classifier(model)
         if getattr(model.data_preprocessor, 'batch_augments', None):
             raise ValueError(
                 'Batch augmentations such as Mixup and CutMix blend labels, '
@@ -118,6 +123,37 @@ class PartialLabelHook(Hook):
                     'file, its order, or the rule for difficult objects '
                     'changed since then. Restore it, or start a new training '
                     'in another work dir.')
+
+
+def check_wrapper(kind: Union[str, type]) -> None:
+    """Refuse wrappers that shard the model.
+
+    Raises:
+        ValueError: Says what to do instead.
+    """
+    name = str(getattr(kind, '__name__', kind)).split('.')[-1]
+    if 'FullySharded' in name or 'DeepSpeed' in name:
+        raise ValueError(
+            f'{name} shards parameters, and the frozen tower has none: it '
+            'would stay where it is, on every rank. What is learned is small, '
+            'so start with tools/dist_train.sh, without model_wrapper_cfg '
+            '(MMDistributedDataParallel).')
+
+
+def check_classifier(model) -> None:
+    """Refuse classifiers whose scores of an image sum to 1.
+
+    Raises:
+        ValueError: Names the one to take.
+    """
+    for kind, backbone in ((TimmClassifier, 'TIMMBackbone'),
+                           (HuggingFaceClassifier, 'HuggingFace')):
+        if isinstance(model, kind):
+            raise ValueError(
+                f'{kind.__name__} predicts one class per image (softmax), and '
+                'its scores of a class do not compare between images: take '
+                f'an ImageClassifier with the backbone {backbone} and a '
+                'multi-label head.')
 
 
 def check_losses(model, labels: np.ndarray) -> None:

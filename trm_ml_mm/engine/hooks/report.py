@@ -2,6 +2,7 @@
 import logging
 import os
 import re
+from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Collection, Dict, Iterator, List, Optional, Tuple
@@ -126,9 +127,10 @@ class ReportHook(Hook):
 
     def _has_zero_shot(self, model) -> bool:
         """Whether the model knows what CLIP says without training."""
-        return (self.zero_shot and not model.with_neck
-                and isinstance(model.backbone, CLIPPromptBackbone)
-                and model.backbone.text is not None and model.backbone.frozen)
+        backbone = getattr(model, 'backbone', None)
+        return (self.zero_shot and isinstance(backbone, CLIPPromptBackbone)
+                and not model.with_neck
+                and backbone.text is not None and backbone.frozen)
 
     def _best(self, runner, model, now: int,
               last: dict) -> Optional[Tuple[int, dict]]:
@@ -183,7 +185,7 @@ class ReportHook(Hook):
         if runner.rank != 0:
             return
         write_record(runner.work_dir, RunRecord(
-            head=type(model.head).__name__,
+            head=name_of_head(model),
             config=os.path.basename(runner.cfg.filename or ''),
             seed=runner.seed,
             known_labels=known_labels_of(runner.train_dataloader.dataset),
@@ -201,23 +203,35 @@ class ReportHook(Hook):
             table.add_column(name, justify='right')
         for row in self.rows:
             table.add_row(
-                title(row, type(model.head).__name__),
+                title(row, name_of_head(model)),
                 *(f'{row.metrics[n]:.2f}' if n in row.metrics else '-'
                   for n in HEADLINE))
         last = runner.message_hub.get_info('last_ckpt')
         print_log(f'\n{render(table)}Checkpoint: {last}', logger='current')
 
 
+def name_of_head(model) -> str:
+    """Class of a classifier's head; of the classifier, if it has none."""
+    return type(getattr(model, 'head', model)).__name__
+
+
 def without_prefix(metrics: Dict[str, float]) -> Dict[str, float]:
-    """'multi-label/mAP' -> 'mAP'."""
-    return {name.split('/')[-1]: value for name, value in metrics.items()}
+    """'multi-label/mAP' -> 'mAP'. Of several metrics with the same name, those
+    under another prefix keep it."""
+    short = Counter(name.split('/')[-1] for name in metrics)
+    return {
+        name if short[name.split('/')[-1]] > 1
+        and not name.startswith('multi-label/') else name.split('/')[-1]: value
+        for name, value in metrics.items()
+    }
 
 
 def last_validation(runner) -> Dict[str, float]:
     """Metrics of the latest validation; empty if there was none."""
     scalars = runner.message_hub.log_scalars
     return without_prefix({
-        name: value.current() for name, value in scalars.items()
+        name.removeprefix('val/'): value.current()
+        for name, value in scalars.items()
         if name.startswith('val/') and name.count('/') == 2})
 
 
