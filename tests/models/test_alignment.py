@@ -102,7 +102,7 @@ def test_without_alignment_cones_do_matter():
     for feats in (in_cones(raw, 1., 1.), in_cones(raw, 1 / 6, .2)):
         head = MODELS.build(dict(type='trm_ml_mm.TextPixelHead',
                                  num_classes=4, dim=10, loss=LOSS)).eval()
-        logits.append(head(feats._replace(text=feats.zero_shot_text[None],
+        logits.append(head(feats.replace(text=feats.zero_shot_text[None],
                                           text_mean=None)))
     assert (logits[0] - logits[1]).std() > .1
 
@@ -170,7 +170,7 @@ def test_one_switch_aligns_a_whole_model():
     # A single image of one colour gives finite numbers too.
     model = MODELS.build(cfg.model).train()
     flat = model.backbone(torch.zeros(1, 3, 96, 96))
-    flat = flat._replace(dense=flat.dense[..., :1, :1].expand(1, 128, 6, 6))
+    flat = flat.replace(dense=flat.dense[..., :1, :1].expand(1, 128, 6, 6))
     model.head.calibrate(flat)
     assert model.head.match(flat).query_logits.isfinite().all()
 
@@ -189,7 +189,7 @@ def test_measuring_is_in_full_precision():
 
 def test_a_head_is_used_as_it_was_trained():
     feats = in_cones(features(), 1., 1.)
-    plain = feats._replace(text_mean=None)
+    plain = feats.replace(text_mean=None)
 
     def trained(feats):
         head = MODELS.build(dict(type='trm_ml_mm.TextPixelHead',

@@ -70,7 +70,7 @@ def test_a_linear_probe_is_linear_in_the_normalised_embedding():
 @pytest.mark.parametrize('kind', ['TextImageHead', 'LinearProbeHead'])
 def test_the_whole_image_must_be_asked_for(kind):
     with pytest.raises(ValueError, match='set pooled=True'):
-        head(kind)(features()._replace(pooled=None))
+        head(kind)(features().replace(pooled=None))
 
 
 @pytest.mark.parametrize('level', ['global', 'dense'])
@@ -91,7 +91,7 @@ def test_zero_shot_says_what_it_needs():
     zero_shot = MODELS.build(dict(type='trm_ml_mm.ZeroShotHead',
                                   level='global'))
     with pytest.raises(ValueError, match='set pooled=True'):
-        zero_shot(features()._replace(pooled=None))
+        zero_shot(features().replace(pooled=None))
     with pytest.raises(ValueError, match='nothing to train'):
         zero_shot.loss(features(), [])
     with pytest.raises(ValueError, match='other backbones have no text'):
@@ -120,7 +120,7 @@ def test_dropout_of_a_decoder_is_off_in_prediction():
 
 def test_a_random_decoder_knows_nothing_of_the_text():
     decoder, feats = head('QueryDecoderHead', start='random'), features()
-    other = feats._replace(text=-feats.text,
+    other = feats.replace(text=-feats.text,
                            zero_shot_text=-feats.zero_shot_text)
     assert torch.equal(decoder(feats), decoder(other))
 

@@ -54,18 +54,6 @@ def test_other_backbones_train_and_predict_by_config_alone(name):
                           result[0].pred_score)
 
 
-def test_sequences_of_places_are_taken_too():
-    cfg = Config.fromfile(ROOT / 'configs/trm_ml_vit_coco.py')
-    cfg.merge_from_dict(small_backbones())
-    head = MODELS.build(cfg.model.head)
-    places = torch.randn(2, 768, 4, 5)
-    a = head((places, ))
-    b = head((places.flatten(2).transpose(1, 2), ))
-    assert torch.equal(a, b)
-    with pytest.raises(ValueError, match='needs a map'):
-        head((torch.randn(2, 768), ))
-
-
 def scene_head(**options):
     model = MODELS.build(SCENES)
     return MODELS.build(dict(HEAD, **options)), model.backbone
@@ -320,8 +308,8 @@ def test_features_of_a_half_precision_tower_are_read_in_full(dtype):
     head, backbone = scene_head()
     with torch.no_grad():
         feats = backbone(torch.randn(4, 3, 96, 96))
-        half = feats._replace(dense=feats.dense.to(dtype))
-        rounded = feats._replace(dense=half.dense.float())
+        half = feats.replace(dense=feats.dense.to(dtype))
+        rounded = feats.replace(dense=half.dense.float())
         output, expected = head.match(half), head.match(rounded)
     assert output.query_logits.dtype == torch.float32
     assert torch.equal(output.query_logits, expected.query_logits)

@@ -41,9 +41,9 @@ UNTYPED = {
     'randomness': {'seed', 'deterministic', 'diff_rank_seed'},
     'env_cfg': {'cudnn_benchmark', 'dist_cfg', 'mp_cfg', 'resource_limit'},
     'mp_cfg': {'mp_start_method', 'opencv_num_threads'},
-    'region': parameters(CategoryRegions) - {'num_classes', 'dim'},
+    'region': parameters(CategoryRegions) - {'num_classes', 'dim'} | {'type'},
     'prompt': parameters(PromptLearner) - {'clip', 'names'},
-    'text': parameters(PromptedTextEncoder) - {'clip'},
+    'text': parameters(PromptedTextEncoder) - {'clip'} | {'type'},
     **{f'{split}_dataloader': parameters(DataLoader)
        | {'num_batch_per_epoch'} for split in SPLITS},
 }

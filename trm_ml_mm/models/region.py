@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from trm_ml_mm.registry import MODELS
 from trm_ml_mm.utils.checks import (
     check_choice,
     check_not_negative,
@@ -41,6 +42,7 @@ def saliency_maps(queries: Tensor, locations: Tensor) -> Tensor:
     return torch.softmax(logits.float(), -1).unflatten(1, queries.shape[:2])
 
 
+@MODELS.register_module()
 class CategoryRegions(nn.Module):
     """Learns where each category looks, and what it finds there.
 

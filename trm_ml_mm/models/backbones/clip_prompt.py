@@ -1,7 +1,7 @@
 """CLIP with prompts: image -> dense map in the joint space; class names ->
 text features."""
 from contextlib import nullcontext
-from typing import NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Optional, Sequence, Tuple, Union
 
 import torch
 from mmengine.model import BaseModule
@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from trm_ml_mm.registry import MODELS
 from trm_ml_mm.utils.mmengine_private import skip_init
 
-from ..text import PromptedTextEncoder
 from ..towers import (
     FrozenModule,
     load_clip,
@@ -21,17 +20,37 @@ from ..towers import (
 )
 
 
-class CLIPFeatures(NamedTuple):
+class CLIPFeatures(tuple):
     """What :class:`CLIPPromptBackbone` hands to a head.
 
-    The dense map is the last entry, where heads without text look for it.
+    To everything else it is ``(dense,)``, the features of any MMPretrain
+    backbone.
+
+    Args:
+        text: ``(P, C, D)`` prompted text features, normalised.
+        zero_shot_text: ``(C, D)`` of "a photo of a {class}.", normalised.
+        text_mean: ``(D,)`` subtracted from text; None: nothing was.
+        pooled: ``(B, D)`` CLIP's own image embedding, if it was asked for.
+        dense: ``(B, D, H, W)`` map in the joint space.
     """
 
-    text: Tensor  # (P, C, D) prompted text features, normalised
-    zero_shot_text: Tensor  # (C, D) of "a photo of a {class}.", normalised
-    text_mean: Optional[Tensor]  # (D,) subtracted from text; None: nothing was
-    pooled: Optional[Tensor]  # (B, D) CLIP's own image embedding, if asked for
-    dense: Tensor  # (B, D, H, W) map in the joint space
+    def __new__(cls, text: Tensor, zero_shot_text: Tensor,
+                text_mean: Optional[Tensor], pooled: Optional[Tensor],
+                dense: Tensor):
+        feats = super().__new__(cls, (dense, ))
+        feats.text = text
+        feats.zero_shot_text = zero_shot_text
+        feats.text_mean = text_mean
+        feats.pooled = pooled
+        return feats
+
+    @property
+    def dense(self) -> Tensor:
+        return self[0]
+
+    def replace(self, **changed: Optional[Tensor]) -> 'CLIPFeatures':
+        """The same with other entries, by the names of the arguments."""
+        return CLIPFeatures(**dict(vars(self), dense=self.dense) | changed)
 
 
 @MODELS.register_module()
@@ -66,6 +85,8 @@ class CLIPPromptBackbone(BaseModule):
             compiler, and minutes before the first step.
         frozen: False: both towers are learned and saved too. On several ranks
             this needs ``find_unused_parameters = True`` in the config.
+        text_encoder: Registered module for the text side, which takes what
+            :class:`~trm_ml_mm.models.text.PromptedTextEncoder` takes.
 
     Calling it on ``(B, 3, H, W)`` images gives :class:`CLIPFeatures`.
 
@@ -88,7 +109,8 @@ class CLIPPromptBackbone(BaseModule):
                  quick_gelu: Optional[bool] = None,
                  tower_dtype: str = 'float32',
                  compile: bool = False,
-                 frozen: bool = True):
+                 frozen: bool = True,
+                 text_encoder: str = 'trm_ml_mm.PromptedTextEncoder'):
         super().__init__()
         if tower_dtype not in ('float32', 'bfloat16', 'float16') or (
                 tower_dtype != 'float32' and not frozen):
@@ -109,15 +131,16 @@ class CLIPPromptBackbone(BaseModule):
         # nothing is stored or moved twice.
         self.text = None
         if classes is not None:
-            self.text = PromptedTextEncoder(
-                classes,
-                loaded,
+            self.text = MODELS.build(dict(
+                type=text_encoder,
+                classes=classes,
+                clip=loaded,
                 prompt=prompt,
                 prompt_names=prompt_names,
                 residual=text_residual,
                 align=align,
                 frozen=frozen,
-                compile=compile)
+                compile=compile))
         else:
             self.tower = FrozenModule(loaded.model) if frozen else loaded.model
         self._encode = (self._encode_resnet if hasattr(self.visual, 'attnpool')

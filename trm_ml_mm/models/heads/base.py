@@ -15,10 +15,10 @@ from trm_ml_mm.utils.precision import as_double
 
 from ..alignment import JointSpaceAlignment, centred
 from ..backbones import CLIPFeatures
+from ..feature_maps import feature_places
 from ..label_statistics import LabelCounts, LabelStatistics
 from ..region import as_locations
 from ..relations import CategoryRelations
-from ..text import PromptedTextEncoder
 
 
 class MatchingHead(MultiLabelClsHead):
@@ -39,7 +39,11 @@ class MatchingHead(MultiLabelClsHead):
             :class:`~trm_ml_mm.models.CLIPClassifier` fills it in.
         text: Options of
             :class:`~trm_ml_mm.models.text.PromptedTextEncoder`.
-        in_channels: Channels of another backbone's last feature map.
+        in_channels: Channels of another backbone's last feature map; see
+            :func:`~trm_ml_mm.models.feature_maps.feature_places` for the
+            layouts.
+        extra_tokens: Of another backbone that gives tokens: how many of them,
+            the first ones, are no places (1 for most ViTs).
         assume_negative: Assume-negative weight (Cole et al., arXiv
             2106.09708): an unknown label without a pseudo-label counts as
             absent, if the negatives of its class are not labelled
@@ -56,6 +60,8 @@ class MatchingHead(MultiLabelClsHead):
             missing, or a weight is negative.
     """
 
+    needs_map = True  # False: one vector per image is enough
+
     def __init__(self,
                  num_classes: int,
                  loss: dict,
@@ -67,14 +73,16 @@ class MatchingHead(MultiLabelClsHead):
                  initial_logit: float = -2.3,
                  thr: Optional[float] = None,
                  topk: Optional[int] = None,
-                 init_cfg: Optional[dict] = None):
+                 init_cfg: Optional[dict] = None,
+                 extra_tokens: Optional[int] = None):
         super().__init__(loss=MODELS.build(loss), thr=thr, topk=topk,
                          init_cfg=init_cfg)
         check_not_negative(assume_negative=assume_negative)
         self.num_classes = num_classes
         self.text = None
         if text is not None:
-            self.text = PromptedTextEncoder(**text)
+            self.text = MODELS.build(
+                dict(dict(type='trm_ml_mm.PromptedTextEncoder'), **text))
             names = self.text.class_names
             if len(names) != num_classes:
                 raise ValueError(
@@ -89,6 +97,7 @@ class MatchingHead(MultiLabelClsHead):
                 'trm_ml_mm.CLIPClassifier, which fills it in); on another '
                 'backbone it needs text.')
         self.dim = dim
+        self.extra_tokens = extra_tokens
         self.projection = None
         if in_channels is not None:
             self.projection = nn.Linear(in_channels, dim)
@@ -118,8 +127,8 @@ class MatchingHead(MultiLabelClsHead):
 
         Args:
             feats: :class:`CLIPFeatures`, or the feature maps of another
-                backbone, of which the last is used: ``(B, C, H, W)`` or
-                ``(B, L, C)``.
+                backbone, of which the last is used; the mean of its places
+                stands for the image embedding.
 
         Raises:
             ValueError: If the features do not fit the head; says which option
@@ -141,20 +150,16 @@ class MatchingHead(MultiLabelClsHead):
         if self.text is None or self.projection is None:
             raise ValueError(
                 f'{type(self).__name__} got features without text: use '
-                'CLIPPromptBackbone with classes, or give the head text and '
-                'in_channels.')
-        dense = feats[-1] if isinstance(feats, (tuple, list)) else feats
-        dense = as_locations(dense)
-        if dense.dim() != 3:
-            raise ValueError(
-                f'{type(self).__name__} needs a map (B, C, H, W) or (B, L, C) '
-                f'and the backbone gave {tuple(dense.shape)}: take its '
-                'feature map instead of its pooled feature.')
+                'CLIPPromptBackbone with classes and without a neck, or give '
+                'the head text and in_channels.')
+        places = feature_places(feats, self.projection.in_features,
+                                self.extra_tokens, not self.needs_map)
+        dense = self.projection(places)
         zero_shot_text, mean = self.text.zero_shot_text(), self.text.text_mean()
         if mean is not None:  # images need none: their projection is learned
             zero_shot_text = centred(zero_shot_text, mean)
-        return CLIPFeatures(self.text(), zero_shot_text, None, None,
-                            self.projection(dense))
+        return CLIPFeatures(self.text(), zero_shot_text, None, dense.mean(1),
+                            dense)
 
     def aligned(self, joint: CLIPFeatures) -> CLIPFeatures:
         """Centre images and zero-shot text, if the backbone asks for it.
@@ -173,7 +178,7 @@ class MatchingHead(MultiLabelClsHead):
             return joint
         locations, pooled = self.alignment(as_locations(joint.dense),
                                            joint.pooled)
-        return joint._replace(
+        return joint.replace(
             zero_shot_text=centred(joint.zero_shot_text, joint.text_mean),
             pooled=pooled, dense=locations)
 

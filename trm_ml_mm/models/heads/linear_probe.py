@@ -13,13 +13,17 @@ class LinearProbeHead(MatchingHead):
     """A linear layer on CLIP's normalised image embedding (Radford et al.,
     arXiv 2103.00020).
 
-    Needs ``pooled=True`` in the backbone.
+    Needs ``pooled=True`` in a ``CLIPPromptBackbone``. On another backbone, the
+    mean of the projected places stands for the embedding; one vector per image
+    will do.
 
     Args:
         logit_scale: Factor of the layer's output. It has the same effect as a
             larger learning rate together with larger initial weights.
         **kwargs: See :class:`~trm_ml_mm.models.heads.base.MatchingHead`.
     """
+
+    needs_map = False
 
     def __init__(self, *args, logit_scale: float = 10., **kwargs):
         super().__init__(*args, **kwargs)

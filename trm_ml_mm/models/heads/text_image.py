@@ -27,12 +27,16 @@ class TextImageHead(MatchingHead):
     """Match each category's text with the whole image (CoOp, arXiv
     2109.01134): ``logit_scale * cos(image embedding, t_c) + b_c``.
 
-    Needs ``pooled=True`` in the backbone.
+    Needs ``pooled=True`` in a ``CLIPPromptBackbone``. On another backbone, the
+    mean of the projected places stands for the embedding; one vector per image
+    will do.
 
     Args:
         logit_scale: Of the cosine similarities.
         **kwargs: See :class:`~trm_ml_mm.models.heads.base.MatchingHead`.
     """
+
+    needs_map = False
 
     def __init__(self, *args, logit_scale: float = 10., **kwargs):
         super().__init__(*args, **kwargs)

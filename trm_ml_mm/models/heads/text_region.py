@@ -11,7 +11,7 @@ from trm_ml_mm.utils.checks import check_choice, check_not_negative
 
 from ..backbones import CLIPFeatures
 from ..label_statistics import LabelCounts
-from ..region import CategoryRegions, RegionFeatures, matching_logits
+from ..region import RegionFeatures, matching_logits
 from .base import MatchingHead, full_precision, targets_of
 
 LEVELS = ('query', 'region', 'mean')
@@ -42,11 +42,12 @@ class TextRegionMatchingHead(MatchingHead):
     Logits have three levels: 'query', 'region', and their 'mean'.
 
     Args:
-        num_classes, dim, text, in_channels, assume_negative, relations,
-            initial_logit, thr, topk: See
+        num_classes, dim, text, in_channels, extra_tokens, assume_negative,
+            relations, initial_logit, thr, topk: See
             :class:`~trm_ml_mm.models.heads.base.MatchingHead`.
         loss: Loss over known labels, on logits of ``train_level``.
-        region: Options of :class:`~trm_ml_mm.models.region.CategoryRegions`.
+        region: Options of :class:`~trm_ml_mm.models.region.CategoryRegions`,
+            or, with ``type``, another module that is called like it.
         region_loss: The same kind of loss on region-level logits.
         distillation: Config of ``RegionDistillationLoss``.
         prototypes: Config of ``MultimodalPrototypes``.
@@ -82,10 +83,11 @@ class TextRegionMatchingHead(MatchingHead):
                  scores: str = 'query',
                  thr: Optional[float] = None,
                  topk: Optional[int] = None,
-                 init_cfg: Optional[dict] = None):
+                 init_cfg: Optional[dict] = None,
+                 extra_tokens: Optional[int] = None):
         super().__init__(num_classes, loss, dim, text, in_channels,
                          assume_negative, relations, initial_logit, thr, topk,
-                         init_cfg)
+                         init_cfg, extra_tokens)
         check_choice(LEVELS, train_level=train_level, scores=scores)
         check_not_negative(pseudo_weight=pseudo_weight,
                            logit_scale=logit_scale)
@@ -93,7 +95,9 @@ class TextRegionMatchingHead(MatchingHead):
             raise ValueError('Pseudo-labels and contrast need prototypes: give '
                              'prototypes, or switch both off '
                              '(pseudo_weight=0, contrast=None).')
-        self.region = CategoryRegions(num_classes, self.dim, **(region or {}))
+        self.region = MODELS.build(dict(
+            dict(type='trm_ml_mm.CategoryRegions', num_classes=num_classes,
+                 dim=self.dim), **(region or {})))
         self.region_loss = _build(region_loss)
         self.distillation = _build(distillation)
         self.prototypes = _build(

@@ -8,6 +8,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from trm_ml_mm.labels import class_names, prompt_name, vocabulary
+from trm_ml_mm.registry import MODELS
 from trm_ml_mm.utils.checks import check_not_negative
 from trm_ml_mm.utils.mmengine_private import skip_init
 
@@ -96,6 +97,7 @@ def _repeat(x: Tensor, times: int) -> Tensor:
     return x[:, None].expand(-1, times, -1, -1, -1).flatten(0, 1)
 
 
+@MODELS.register_module()
 class PromptedTextEncoder(BaseModule):
     """Prompted text features of every class, (P, C, D).
 
