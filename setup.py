@@ -10,19 +10,26 @@ HERE = Path(__file__).parent
 
 
 class BuildWithMim(build_py):
-    """Put configs and tools into the wheel, where OpenMIM looks for them."""
+    """Put configs, tools and the model index where OpenMIM and MMEngine look
+    for them; links to them in an editable installation."""
 
     def run(self):
         super().run()
-        if getattr(self, 'editable_mode', False):
-            return
-        target = Path(self.build_lib) / 'trm_ml_mm' / '.mim'
-        for folder in ('configs', 'tools'):
-            shutil.copytree(
-                HERE / folder,
-                target / folder,
-                ignore=shutil.ignore_patterns('__pycache__'),
-                dirs_exist_ok=True)
+        editable = getattr(self, 'editable_mode', False)
+        target = (HERE if editable else Path(self.build_lib)
+                  ) / 'trm_ml_mm' / '.mim'
+        if editable:
+            target.mkdir(exist_ok=True)
+        for name in ('configs', 'tools', 'model-index.yml'):
+            if editable:
+                if not (target / name).is_symlink():
+                    (target / name).symlink_to(Path('../..', name))
+            elif (HERE / name).is_dir():
+                shutil.copytree(
+                    HERE / name, target / name, dirs_exist_ok=True,
+                    ignore=shutil.ignore_patterns('__pycache__'))
+            else:
+                shutil.copy(HERE / name, target / name)
 
 
 setup(cmdclass={'build_py': BuildWithMim})

@@ -19,6 +19,11 @@ def parse_args():
         '--tta', nargs='*', type=float, metavar='SCALE',
         help='average over each image and its mirror image, at these scales '
         'of the test size (default: 1)')
+    parser.add_argument(
+        '--out', metavar='FILE.pkl',
+        help="write the predictions, for MMPretrain's analysis tools")
+    parser.add_argument(
+        '--show-dir', metavar='FOLDER', help='draw the predictions')
     add_launcher(parser)
     return parse(parser)
 
@@ -34,7 +39,9 @@ def main():
         launcher=args.launcher,
         checkpoint=args.checkpoint,
         train=False,
-        tta=args.tta)
+        tta=args.tta,
+        out=args.out,
+        show_dir=args.show_dir)
     if args.checkpoint is None and not isinstance(
             getattr(runner.model, 'module', runner.model).head, ZeroShotHead):
         sys.exit('Give a checkpoint: this model has learned nothing yet.')

@@ -14,6 +14,11 @@ def parse_args():
         'one in the work dir')
     parser.add_argument(
         '--amp', action='store_true', help='mixed precision (GPU)')
+    parser.add_argument(
+        '--no-validate', action='store_true', help='train without validating')
+    parser.add_argument(
+        '--auto-scale-lr', action='store_true',
+        help='scale the learning rate with the batch size of all ranks')
     add_launcher(parser)
     return parse(parser)
 
@@ -27,7 +32,9 @@ def main():
         options=args.cfg_options,
         launcher=args.launcher,
         amp=args.amp,
-        resume=args.resume).train()
+        resume=args.resume,
+        validate=not args.no_validate,
+        scale_lr=args.auto_scale_lr).train()
     close()
 
 

@@ -8,4 +8,9 @@ if find_spec('mmcv') is None:
         'trm_ml_mm needs mmcv, and neither mmcv nor mmcv-lite is installed: '
         'run `pip install "trm_ml_mm[lite]"`, or install the full mmcv.')
 
+# After the check of mmcv, without which mmengine fails with another message.
+from .utils.mmengine_private import name_package  # noqa: E402
+
+name_package('trm_ml_mm')
+
 __all__ = ['__version__']

@@ -1,4 +1,6 @@
 """What other programs call."""
+from .hub import get_config, get_model, list_models
 from .model import LoadedModel, load_model
 
-__all__ = ['LoadedModel', 'load_model']
+__all__ = ['LoadedModel', 'get_config', 'get_model', 'list_models',
+           'load_model']

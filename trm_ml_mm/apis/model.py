@@ -1,5 +1,5 @@
 """Load a trained model to use it."""
-from typing import NamedTuple, Optional
+from typing import NamedTuple, Optional, Union
 
 from mmengine.config import Config
 from mmpretrain.registry import MODELS
@@ -21,7 +21,7 @@ class LoadedModel(NamedTuple):
 
 
 def load_model(checkpoint: str,
-               config: str,
+               config: Union[str, Config],
                options: Optional[dict] = None,
                device: str = 'cpu') -> LoadedModel:
     """Build the model of a config, with the learned weights of a checkpoint.
@@ -30,7 +30,7 @@ def load_model(checkpoint: str,
 
     Args:
         checkpoint: File of a training run. It is read without running code.
-        config: The config it was trained with.
+        config: The config it was trained with, or its file.
         options: See :func:`~trm_ml_mm.engine.load_config`.
         device: Where the model goes.
 

@@ -7,6 +7,7 @@ from .hooks import (
     FiniteLossHook,
     PartialLabelHook,
     PlainCheckpointHook,
+    PredictionPicturesHook,
     PseudoLabelQualityHook,
     ReportHook,
     SkippedImagesHook,
@@ -21,8 +22,9 @@ from .schedulers import WarmupLR
 __all__ = [
     'AtomicCheckpointHook', 'AtomicLocalBackend', 'EpochSeedHook',
     'FiniteLossHook', 'PartialLabelHook', 'PlainCheckpointHook',
-    'PseudoLabelQualityHook', 'ReportHook', 'ResumableTrainLoop', 'SafeRunner',
-    'SkippedImagesHook', 'StopSignalHook', 'WarmupLR', 'build_dataset',
-    'build_runner', 'close', 'fill_classes', 'init_distributed', 'load_config',
-    'load_learned', 'read_checkpoint', 'seed_worker', 'work_dir_of'
+    'PredictionPicturesHook', 'PseudoLabelQualityHook', 'ReportHook',
+    'ResumableTrainLoop', 'SafeRunner', 'SkippedImagesHook', 'StopSignalHook',
+    'WarmupLR', 'build_dataset', 'build_runner', 'close', 'fill_classes',
+    'init_distributed', 'load_config', 'load_learned', 'read_checkpoint',
+    'seed_worker', 'work_dir_of'
 ]

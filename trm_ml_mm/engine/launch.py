@@ -28,7 +28,11 @@ def build_runner(config: Union[str, Config],
                  resume: Optional[str] = None,
                  checkpoint: Optional[str] = None,
                  train: bool = True,
-                 tta: Optional[Sequence[float]] = None) -> SafeRunner:
+                 tta: Optional[Sequence[float]] = None,
+                 validate: bool = True,
+                 scale_lr: bool = False,
+                 out: Optional[str] = None,
+                 show_dir: Optional[str] = None) -> SafeRunner:
     """A runner for training or testing, on GPUs or on CPUs.
 
     Args:
@@ -44,6 +48,12 @@ def build_runner(config: Union[str, Config],
         train: Whether the run is going to train. A test needs no training set.
         tta: Test with several views of each image: the scales, see
             :func:`~trm_ml_mm.engine.tta.use_tta`. None: with one view.
+        validate: False: train without validating.
+        scale_lr: Scale the learning rate with the batch size of all ranks,
+            from that of ``auto_scale_lr.base_batch_size``.
+        out: Test: write the predictions to this .pkl file, which MMPretrain's
+            analysis tools read.
+        show_dir: Test: draw the predictions into this folder.
 
     Raises:
         ValueError: If an option is refused (see ``load_config``), ``amp`` is
@@ -64,6 +74,16 @@ def build_runner(config: Union[str, Config],
         use_cache(cfg, cfg.feature_cache, SPLITS if train else ('test', ))
     if tta is not None:
         use_tta(cfg, tta)
+    if not validate:
+        cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+    if scale_lr:
+        if not (cfg.get('auto_scale_lr') or {}).get('base_batch_size'):
+            raise ValueError('--auto-scale-lr needs the batch size that the '
+                             'rate was chosen for: set '
+                             'auto_scale_lr.base_batch_size in the config.')
+        cfg.auto_scale_lr.enable = True
+    if out is not None or show_dir is not None:
+        save_predictions(cfg, out, show_dir)
     cfg.launcher = launcher
     cfg.work_dir = work_dir or work_dir_of(cfg)
     if amp:
@@ -93,6 +113,29 @@ def build_runner(config: Union[str, Config],
             find_unused_parameters=cfg.get('find_unused_parameters', False)),
             **wrapper)
     return runner_class(cfg).from_cfg(cfg)
+
+
+def save_predictions(cfg: Config, out: Optional[str],
+                     show_dir: Optional[str]) -> None:
+    """Let a test write its predictions, and draw them.
+
+    Raises:
+        ValueError: If ``out`` is no .pkl file, or there are no images to draw
+            on.
+    """
+    if out is not None:
+        if not out.endswith(('.pkl', '.pickle')):
+            raise ValueError(f'--out {out}: give a file that ends in .pkl.')
+        found = cfg.test_evaluator
+        cfg.test_evaluator = [
+            *(found if isinstance(found, (list, tuple)) else [found]),
+            dict(type='DumpResults', out_file_path=out)]
+    if show_dir is not None:
+        if cfg.get('feature_cache'):
+            raise ValueError('--show-dir needs images, and feature_cache has '
+                             'features: test without it.')
+        cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), dict(
+            type='trm_ml_mm.PredictionPicturesHook', out_dir=show_dir)]
 
 
 def runner_class(cfg: Config) -> Type[SafeRunner]:

@@ -10,7 +10,7 @@ from typing import Optional, Tuple
 
 from mmengine.config import DictAction
 from mmengine.config import config as config_module
-from mmpretrain.datasets import KFoldDataset
+from mmengine.config.utils import MODULE2PACKAGE
 
 
 class OptionAction(DictAction):
@@ -57,6 +57,22 @@ def format_configs_once() -> None:
     config_module.FormatCode = remembered
 
 
+def name_package(name: str) -> None:
+    """Let configs inherit from those of a package, as ``_base_ =
+    'name::config.py'``. MMEngine knows its own packages alone, and only
+    configs in a folder of their own."""
+    MODULE2PACKAGE[name] = name
+    split = config_module._get_package_and_cfg_path
+
+    def package_and_path(path: str) -> Tuple[str, str]:
+        package, _, config = path.partition('::')
+        if package == name and '/' not in config:
+            return name, config
+        return split(path)
+
+    config_module._get_package_and_cfg_path = package_and_path
+
+
 def built_loop(runner, split: str):
     """The runner's loop of 'train', 'val' or 'test'; None if it has none or
     has not built it yet."""
@@ -95,7 +111,7 @@ def wrapped_index(dataset, index: int) -> Optional[Tuple[int, int]]:
     if the wrapper does not reorder samples. (A ``KFoldDataset`` holds only the
     samples of its fold.)"""
     if hasattr(dataset, '_get_ori_dataset_idx') and (
-            not isinstance(dataset, KFoldDataset)):
+            type(dataset).__name__ != 'KFoldDataset'):
         return dataset._get_ori_dataset_idx(index)
     return index
 

@@ -49,6 +49,9 @@ val_dataloader = dict(
     sampler=dict(type='DefaultSampler', shuffle=False),
 )
 test_dataloader = val_dataloader
+# The batch size, of all ranks, that the learning rate was chosen for. It counts
+# with tools/train.py --auto-scale-lr alone.
+auto_scale_lr = dict(base_batch_size=32, enable=False)
 
 val_evaluator = [
     dict(type='trm_ml_mm.MultiLabelAP'),

@@ -53,6 +53,9 @@ test_dataloader = dict(
         pipeline=test_pipeline),
     sampler=dict(type='DefaultSampler', shuffle=False),
 )
+# The batch size, of all ranks, that the learning rate was chosen for. It counts
+# with tools/train.py --auto-scale-lr alone.
+auto_scale_lr = dict(base_batch_size=64, enable=False)
 
 val_evaluator = [
     dict(type='trm_ml_mm.MultiLabelAP'),

@@ -62,7 +62,7 @@ class Scenes(MultiLabelDataset):
         where = self.scene_set, self.split
         data = [
             dict(
-                img_path=f'scenes/{self.scene_set}/{self.split}/{index}',
+                img_path=f'scenes/{self.scene_set}/{self.split}/{index}.png',
                 scene=(*where, index, self.size),
                 gt_label=list(labels))
             for index, labels in enumerate(

@@ -3,6 +3,7 @@ from .epoch_seed import EpochSeedHook, seed_worker
 from .finite_loss import FiniteLossHook
 from .partial_label import PartialLabelHook
 from .plain_checkpoint import PlainCheckpointHook
+from .prediction_pictures import PredictionPicturesHook
 from .pseudo_labels import PseudoLabelQualityHook
 from .report import ReportHook
 from .skipped_images import SkippedImagesHook
@@ -10,6 +11,7 @@ from .stop_signal import StopSignalHook
 
 __all__ = [
     'AtomicCheckpointHook', 'EpochSeedHook', 'FiniteLossHook',
-    'PartialLabelHook', 'PlainCheckpointHook', 'PseudoLabelQualityHook',
-    'ReportHook', 'SkippedImagesHook', 'StopSignalHook', 'seed_worker'
+    'PartialLabelHook', 'PlainCheckpointHook', 'PredictionPicturesHook',
+    'PseudoLabelQualityHook', 'ReportHook', 'SkippedImagesHook',
+    'StopSignalHook', 'seed_worker'
 ]

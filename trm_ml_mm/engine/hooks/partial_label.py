@@ -180,7 +180,7 @@ def reference_names(runner):
         model.module if is_model_wrapper(model) else model)
     loop = built_loop(runner, 'train')
     if names is None and loop is not None:
-        names = loop.dataloader.dataset.metainfo.get('classes')
+        names = (loop.dataloader.dataset.metainfo or {}).get('classes')
     return None if names is None else tuple(names)
 
 
@@ -190,7 +190,7 @@ def check_classes(dataset, names, split: str) -> None:
     Raises:
         ValueError: Names the first class that differs.
     """
-    classes = dataset.metainfo.get('classes')
+    classes = (dataset.metainfo or {}).get('classes')
     if names is None or classes is None or tuple(classes) == names:
         return
     if len(classes) != len(names):

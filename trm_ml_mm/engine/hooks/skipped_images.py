@@ -32,7 +32,9 @@ class SkippedImagesHook(Hook):
 
     def after_train_iter(self, runner, batch_idx, data_batch=None,
                          outputs=None) -> None:
-        for sample in (data_batch or {}).get('data_samples', []):
+        if not isinstance(data_batch, dict):
+            return
+        for sample in data_batch.get('data_samples', []):
             self.skipped.update(sample.get('skipped_images', ()))
 
     def after_train_epoch(self, runner) -> None:

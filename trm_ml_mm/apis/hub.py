@@ -1,0 +1,100 @@
+"""The package's configs by name."""
+import fnmatch
+from pathlib import Path
+from typing import List, Optional
+
+from mmengine.config import Config
+from mmengine.fileio import load
+from mmpretrain.apis import ModelHub
+from mmpretrain.registry import MODELS
+from torch import nn
+
+import trm_ml_mm
+from trm_ml_mm.engine import fill_classes, load_config
+
+from .model import load_model
+
+INDEX = 'model-index.yml'
+
+
+def package_folder() -> Path:
+    """Where ``configs/``, ``tools/`` and the model index are: ``.mim`` in an
+    installed package, else the repository.
+
+    Raises:
+        FileNotFoundError: If they are in neither.
+    """
+    package = Path(trm_ml_mm.__file__).parent
+    for folder in (package / '.mim', package.parent):
+        if (folder / INDEX).is_file():
+            return folder
+    raise FileNotFoundError(f'{package} has no {INDEX}: install the package '
+                            'anew.')
+
+
+def list_models(pattern: Optional[str] = None) -> List[str]:
+    """Names of the package's models, such as those of COCO: ``'*coco*'``."""
+    names = [entry['Name'] for entry in _models()]
+    return names if pattern is None else fnmatch.filter(names, pattern)
+
+
+def get_config(name: str) -> Config:
+    """The config of a model, or of a file of ``configs/``.
+
+    Args:
+        name: A name of :func:`list_models`, or a path below ``configs/``, such
+            as ``'trm_ml_coco.py'``.
+
+    Raises:
+        ValueError: If there is no such model or file.
+    """
+    folder = package_folder()
+    for entry in _models():
+        if entry['Name'] == name:
+            return load_config(str(folder / entry['Config']))
+    path = folder / 'configs' / name
+    if path.suffix == '.py' and path.is_file():
+        return load_config(str(path))
+    raise ValueError(f'There is no model "{name}": list_models() has all '
+                     'names.')
+
+
+def get_model(name: str, checkpoint: Optional[str] = None,
+              options: Optional[dict] = None, device: str = 'cpu'
+              ) -> nn.Module:
+    """A model by name.
+
+    Args:
+        name: See :func:`get_config`.
+        checkpoint: What it learned; see :func:`~trm_ml_mm.apis.load_model`.
+            None: the model as a training starts with it.
+        options: See :func:`~trm_ml_mm.engine.load_config`.
+        device: Where the model goes.
+
+    Raises:
+        ValueError, FileNotFoundError: See :func:`get_config` and
+            :func:`~trm_ml_mm.apis.load_model`.
+    """
+    cfg = load_config(get_config(name), options)
+    if checkpoint is not None:
+        return load_model(checkpoint, cfg, device=device).model
+    fill_classes(cfg)
+    if cfg.get('data_preprocessor'):
+        cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
+    return MODELS.build(cfg.model).to(device)
+
+
+def _models() -> List[dict]:
+    folder = package_folder()
+    return [entry for path in load(str(folder / INDEX))['Import']
+            for entry in load(str(folder / path))['Models']]
+
+
+def _register() -> None:
+    """Let MMPretrain's ``list_models`` and ``get_model`` know them too."""
+    if not ModelHub.has(list_models()[0].lower()):
+        folder = package_folder()
+        ModelHub.register_model_index(folder / INDEX, config_prefix=folder)
+
+
+_register()
