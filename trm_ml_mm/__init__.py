@@ -10,7 +10,8 @@ if find_spec('mmcv') is None:
 
 # After the check of mmcv, without which mmengine fails with another message.
 from .utils.mmengine_private import name_package  # noqa: E402
+from .utils.package import package_config  # noqa: E402
 
-name_package('trm_ml_mm')
+name_package('trm_ml_mm', package_config)
 
 __all__ = ['__version__']

@@ -1,6 +1,5 @@
 """The package's configs by name."""
 import fnmatch
-from pathlib import Path
 from typing import List, Optional
 
 from mmengine.config import Config
@@ -9,28 +8,10 @@ from mmpretrain.apis import ModelHub
 from mmpretrain.registry import MODELS
 from torch import nn
 
-import trm_ml_mm
 from trm_ml_mm.engine import fill_classes, load_config
+from trm_ml_mm.utils.package import INDEX, package_config, package_folder
 
 from .model import load_model
-
-INDEX = 'model-index.yml'
-
-
-def package_folder() -> Path:
-    """Where ``configs/``, ``tools/`` and the model index are: ``.mim`` in an
-    installed package, else the repository.
-
-    Raises:
-        FileNotFoundError: If they are in neither.
-    """
-    package = Path(trm_ml_mm.__file__).parent
-    for folder in (package / '.mim', package.parent):
-        if (folder / INDEX).is_file():
-            return folder
-    raise FileNotFoundError(f'{package} has no {INDEX}: install the package '
-                            'anew.')
-
 
 def list_models(pattern: Optional[str] = None) -> List[str]:
     """Names of the package's models, such as those of COCO: ``'*coco*'``."""
@@ -46,15 +27,14 @@ def get_config(name: str) -> Config:
             as ``'trm_ml_coco.py'``.
 
     Raises:
-        ValueError: If there is no such model or file.
+        ValueError: If there is no such model.
+        FileNotFoundError: If there is no such file.
     """
-    folder = package_folder()
+    if name.endswith('.py'):
+        return load_config(package_config(name))
     for entry in _models():
         if entry['Name'] == name:
-            return load_config(str(folder / entry['Config']))
-    path = folder / 'configs' / name
-    if path.suffix == '.py' and path.is_file():
-        return load_config(str(path))
+            return load_config(str(package_folder() / entry['Config']))
     raise ValueError(f'There is no model "{name}": list_models() has all '
                      'names.')
 

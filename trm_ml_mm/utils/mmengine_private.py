@@ -6,9 +6,9 @@ A new version of MMEngine may rename them: this file is the one to check.
 ``Module._load_from_state_dict`` and ``_apply`` of PyTorch.)
 """
 from functools import lru_cache
-from typing import Optional, Tuple
+from typing import Callable, Optional, Tuple
 
-from mmengine.config import DictAction
+from mmengine.config import Config, DictAction
 from mmengine.config import config as config_module
 from mmengine.config.utils import MODULE2PACKAGE
 
@@ -57,20 +57,26 @@ def format_configs_once() -> None:
     config_module.FormatCode = remembered
 
 
-def name_package(name: str) -> None:
-    """Let configs inherit from those of a package, as ``_base_ =
-    'name::config.py'``. MMEngine knows its own packages alone, and only
-    configs in a folder of their own."""
+def name_package(name: str, find: Callable[[str], str]) -> None:
+    """Let configs inherit from those of a package: ``_base_ =
+    'name::config.py'``.
+
+    MMEngine knows its own packages alone. It would also put the package's name
+    before every type in such a config.
+
+    Args:
+        name: Of the package.
+        find: Path of a config, from what stands behind ``::``.
+    """
     MODULE2PACKAGE[name] = name
-    split = config_module._get_package_and_cfg_path
+    others = Config._get_cfg_path
 
-    def package_and_path(path: str) -> Tuple[str, str]:
+    def path_and_scope(path: str, filename: str):
         package, _, config = path.partition('::')
-        if package == name and '/' not in config:
-            return name, config
-        return split(path)
+        return (find(config), None) if package == name else others(
+            path, filename)
 
-    config_module._get_package_and_cfg_path = package_and_path
+    Config._get_cfg_path = staticmethod(path_and_scope)
 
 
 def built_loop(runner, split: str):
