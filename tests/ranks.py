@@ -65,7 +65,7 @@ class Step(torch.nn.Module):
         from trm_ml_mm.models import CLIPFeatures
         text = torch.nn.functional.normalize(self.text, dim=-1)
         mean = text.new_zeros(16) if self.align else None
-        feats = CLIPFeatures(text, text[0].detach(), mean, None, dense)
+        feats = CLIPFeatures((dense, ), text, text[0].detach(), mean)
         self.head.calibrate(feats)
         losses = self.head.losses(self.head.match(feats), targets)
         return sum(v for k, v in losses.items() if 'loss' in k)
@@ -118,8 +118,8 @@ def uneven_ranks_start_alike():
     def start(rows):
         head = make_head()
         for _ in range(2):  # the second batch moves the running means
-            head.calibrate(CLIPFeatures(text, text[0], .1 * text[0, 0], None,
-                                        dense[rows]))
+            head.calibrate(CLIPFeatures((dense[rows], ), text, text[0],
+                                        .1 * text[0, 0]))
         return dict(head.alignment.state_dict(), bias=head.common_bias)
 
     alone = start(slice(16))

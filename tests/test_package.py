@@ -177,13 +177,13 @@ def test_tools_for_slurm_pass_everything_on(tmp_path):
             capture_output=True).stdout.split('\n')[:-1]
 
     train = printed('slurm_train.sh', 'dir', '--cfg-options', "a='b c'")
-    assert train[:8] == ['-p', 'part', '--job-name=job', '--gres=gpu:8',
-                         '--ntasks=16', '--ntasks-per-node=8',
-                         '--cpus-per-task=5', '--kill-on-bad-exit=1']
-    assert train[8:12] == ['--time', '1:00', '--mem', '9']
+    assert train[:7] == ['-p', 'part', '--job-name=job', '--ntasks=16',
+                         '--ntasks-per-node=8', '--cpus-per-task=5',
+                         '--kill-on-bad-exit=1']
+    assert train[7:12] == ['--gres=gpu:8', '--time', '1:00', '--mem', '9']
     assert train[12:14] == ['py', '-u'] and Path(train[14]).name == 'train.py'
     assert train[15:] == ['c.py', '--work-dir', 'dir', '--launcher', 'slurm',
                           '--cfg-options', "a='b c'"]
     test = printed('slurm_test.sh', 'e.pth', '--tta')
-    assert Path(test[14]).name == 'test.py'
+    assert test[:12] == train[:12] and Path(test[14]).name == 'test.py'
     assert test[15:] == ['c.py', 'e.pth', '--launcher', 'slurm', '--tta']

@@ -1,20 +1,17 @@
 #!/usr/bin/env bash
-# bash tools/slurm_test.sh PARTITION JOB_NAME CONFIG CHECKPOINT [arguments of test.py]
-# Environment: GPUS, GPUS_PER_NODE, CPUS_PER_TASK and SRUN_ARGS, as in MMPretrain.
+# bash tools/slurm_test.sh PARTITION JOB_NAME CONFIG CHECKPOINT [arguments of
+# test.py]
+# GPUS (8), GPUS_PER_NODE (8), CPUS_PER_TASK (5) and SRUN_ARGS as in MMPretrain.
+# Without GPUs: GPUS=0 TASKS=8.
 set -euo pipefail
-PARTITION=$1
-JOB_NAME=$2
-CONFIG=$3
-CHECKPOINT=$4
+GPUS=${GPUS:-8}
+PER_NODE=${GPUS_PER_NODE:-8}
+TASKS=${TASKS:-$GPUS}
 TOOLS=$(dirname "$0")
-# shellcheck disable=SC2086  # SRUN_ARGS are several words
-srun -p "$PARTITION" \
-    --job-name="$JOB_NAME" \
-    --gres=gpu:"${GPUS_PER_NODE:-8}" \
-    --ntasks="${GPUS:-8}" \
-    --ntasks-per-node="${GPUS_PER_NODE:-8}" \
-    --cpus-per-task="${CPUS_PER_TASK:-5}" \
-    --kill-on-bad-exit=1 \
-    ${SRUN_ARGS:-} \
-    "${PYTHON:-python}" -u "$TOOLS/test.py" "$CONFIG" "$CHECKPOINT" \
+[ "$GPUS" = 0 ] || SRUN_ARGS="--gres=gpu:$((GPUS < PER_NODE ? GPUS : PER_NODE)) ${SRUN_ARGS:-}"
+# shellcheck disable=SC2086  # several arguments
+srun -p "$1" --job-name="$2" --ntasks="$TASKS" \
+    --ntasks-per-node="$((TASKS < PER_NODE ? TASKS : PER_NODE))" \
+    --cpus-per-task="${CPUS_PER_TASK:-5}" --kill-on-bad-exit=1 ${SRUN_ARGS:-} \
+    "${PYTHON:-python}" -u "$TOOLS/test.py" "$3" "$4" \
     --launcher slurm "${@:5}"

@@ -6,7 +6,9 @@ _base_ = '../{{$TRM_ML_BASE:trm_ml_scenes}}.py'
 model = dict(
     backbone=dict(
         pooled=True,
-        prompt=dict(learnable=True, class_specific=True),
+        # One learned token. The words "a photo of a", or more tokens, learn few
+        # labels by heart in a longer training.
+        prompt=dict(context=1, learnable=True, class_specific=True),
         text_residual=0.),
     head=dict(
         _delete_=True,
@@ -15,8 +17,7 @@ model = dict(
         assume_negative={{_base_.model.head.assume_negative}},
         logit_scale=3.),
 )
-# At 1e-1 it is better after 10 epochs, and loses that in a longer training.
-# `lr` is applied after `epochs`, so it keeps the rate there: with a lower one
-# text-image loses twice as much (docs/tuning.md).
-optim_wrapper = dict(optimizer=dict(lr=3e-2))
-lr = 3e-2
+# `lr` is applied after `epochs`, so a longer training keeps it: with a lower
+# rate text-image is worse (docs/tuning.md).
+optim_wrapper = dict(optimizer=dict(lr=1e-1))
+lr = 1e-1

@@ -166,3 +166,106 @@ def test_scores_that_sum_to_one_are_refused():
     model = TimmClassifier('test_resnet', num_classes=3, loss=torch.nn.Module())
     with pytest.raises(ValueError, match='the backbone TIMMBackbone'):
         check_classifier(model)
+
+
+def test_another_classifier_trains_and_is_reported(small_run, tmp_path):
+    """With every hook of the package, and no part of CLIP."""
+    small_run({
+        'model': dict(
+            _delete_=True, type='ImageClassifier',
+            backbone=dict(type='ResNet', depth=18),
+            neck=dict(type='GlobalAveragePooling'),
+            head=dict(type='MultiLabelLinearClsHead', num_classes=30,
+                      in_channels=512,
+                      loss=dict(type='trm_ml_mm.PartialAsymmetricLoss'))),
+        'train_cfg.max_epochs': 1}).train()
+    record = read_record(tmp_path / 'run')
+    assert record.head == 'MultiLabelLinearClsHead'
+    assert record.row(LAST).metrics['mAP'] > 0
+    assert record.known_labels['known'] == .1
+
+
+def test_two_masks_of_a_run_are_saved_and_checked(small_run, tmp_path):
+    def options(seed):
+        base = load_config(CONFIG).train_dataloader.dataset
+        parts = []
+        for split, mask_seed in (('train', 0), ('val', seed)):
+            part = base.to_dict()
+            part['dataset'].update(split=split, num_images=24)
+            parts.append(dict(part, seed=mask_seed))
+        return {'train_cfg.max_epochs': 2, 'train_dataloader.dataset': dict(
+            _delete_=True, type='ConcatDataset', datasets=parts)}
+
+    small_run({**options(7), 'train_cfg.max_epochs': 1}).train()
+    masks = sorted((tmp_path / 'run').glob('known_labels_*.npz'))
+    saved = torch.load(tmp_path / 'run/epoch_1.pth', weights_only=True)
+    hashes = saved['meta']['known_labels']['hash'].split('+')
+    assert sorted(f'known_labels_{h}' for h in hashes) == [
+        path.stem for path in masks] and len(set(hashes)) == 2
+    counts = saved['state_dict']['head.label_statistics.images']
+    assert counts.sum() == 48
+    small_run({**options(7), 'train_cfg.max_epochs': 1},
+              resume=str(tmp_path / 'run/epoch_1.pth')).train()
+    with pytest.raises(ValueError, match='another mask of known labels'):
+        small_run({**options(8), 'train_cfg.max_epochs': 1}, 'other',
+                  resume=str(tmp_path / 'run/epoch_1.pth')).train()
+    quality = (tmp_path / 'run/pseudo_labels.csv').read_text().splitlines()
+    assert len(quality) == 2
+
+
+def test_a_training_without_validation(small_run, tmp_path):
+    runner = small_run({'train_cfg.max_epochs': 1}, validate=False)
+    runner.train()
+    assert runner.val_loop is None
+    record = read_record(tmp_path / 'run')
+    assert [row.kind for row in record.rows][-1] == LAST
+    assert not record.validation
+
+
+def test_the_rate_follows_the_batch_size_if_asked(small_run):
+    plain, scaled = (
+        small_run({'train_dataloader.batch_size': 16}, f'{scale}',
+                  scale_lr=scale) for scale in (False, True))
+    for runner in (plain, scaled):  # what Runner.train does
+        runner.optim_wrapper = runner.build_optim_wrapper(
+            runner.cfg.optim_wrapper)
+        runner.scale_lr(runner.optim_wrapper, runner.auto_scale_lr)
+    rates = [runner.optim_wrapper.get_lr()['lr'][0]
+             for runner in (plain, scaled)]
+    assert rates[1] == pytest.approx(rates[0] * 16 / 64)
+    with pytest.raises(ValueError, match='auto_scale_lr.base_batch_size'):
+        small_run({'auto_scale_lr': dict(_delete_=True)}, scale_lr=True)
+
+
+def test_predictions_are_written_and_drawn(small_run, tmp_path):
+    import pickle
+
+    import cv2
+    small_run({'train_cfg.max_epochs': 1}).train()
+    path = str(tmp_path / 'run/epoch_1.pth')
+    runner = small_run({'test_dataloader.dataset.num_images': 6}, 'test',
+                       checkpoint=path, train=False,
+                       out=str(tmp_path / 'p.pkl'),
+                       show_dir=str(tmp_path / 'drawn'))
+    runner.test()
+    with open(tmp_path / 'p.pkl', 'rb') as file:
+        predicted = pickle.load(file)
+    assert [len(p['pred_score']) for p in predicted] == [30] * 6
+    drawn = {int(p.name.split('_')[0]): cv2.imread(str(p))
+             for p in (tmp_path / 'drawn').iterdir()}
+    assert sorted(drawn) == list(range(6))
+    for i, picture in drawn.items():
+        scene = runner.test_loop.dataloader.dataset[i]['inputs']
+        scene = cv2.resize(scene.permute(1, 2, 0).numpy(), (320, 320),
+                           interpolation=cv2.INTER_LINEAR)
+        rest = slice(160, None)  # below the words
+        assert picture.shape == (320, 320, 3)
+        assert abs(picture[rest].astype(int) - scene[rest]).mean() < 2
+    with pytest.raises(ValueError, match='ends in .pkl'):
+        small_run(checkpoint=path, train=False, out='p.json')
+
+
+def test_pictures_need_images(small_run, tmp_path):
+    from trm_ml_mm.engine.launch import save_predictions
+    with pytest.raises(ValueError, match='--show-dir needs images'):
+        save_predictions(Config(dict(feature_cache='x')), None, 'folder')

@@ -53,9 +53,10 @@ def in_cones(raw, cone, gap):
         return torch.cat([cone**.5 * x, (1 - cone)**.5 * extra], -1)
 
     text, mean = shifted(raw['text'], 'text'), shifted(raw['mean'], 'text')
+    dense = shifted(raw['locations'], 'image').transpose(1, 2)
     return CLIPFeatures(
-        centred(text, mean)[None], text, mean, shifted(raw['pooled'], 'image'),
-        shifted(raw['locations'], 'image').transpose(1, 2).unflatten(2, (3, 3)))
+        (dense.unflatten(2, (3, 3)), ), centred(text, mean)[None], text, mean,
+        shifted(raw['pooled'], 'image'))
 
 
 @pytest.mark.parametrize('kind', HEADS)

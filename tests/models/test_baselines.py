@@ -21,8 +21,10 @@ def head(kind, **options):
 
 def features(prompts=1, batch=3):
     text = F.normalize(torch.randn(prompts, 4, 8), dim=-1)
-    return CLIPFeatures(text, F.normalize(torch.randn(4, 8), dim=-1), None,
-                        torch.randn(batch, 8), torch.randn(batch, 8, 2, 3))
+    zero_shot = F.normalize(torch.randn(4, 8), dim=-1)
+    pooled = torch.randn(batch, 8)
+    return CLIPFeatures((torch.randn(batch, 8, 2, 3), ), text, zero_shot,
+                        pooled=pooled)
 
 
 def cosine(a, b):

@@ -224,6 +224,54 @@ def test_openmmlabs_arguments_reduce_the_loss():
         loss(logits, targets, avg_factor=6, reduction_override='sum')
 
 
+def test_openmmlabs_arguments_reduce_the_other_losses():
+    student, teacher = torch.randn(2, 6, 3)
+    targets = torch.randint(-1, 2, (6, 3))
+    features, visual, text = (torch.randn(6, 3, 4), torch.randn(3, 4),
+                              torch.randn(3, 4))
+    images, labels = torch.rand(6), torch.rand(6, 3)
+    positives = targets == 1
+    per_image = (targets == -1).float().mean(1) * region_distillation_loss(
+        student, teacher)
+    per_label = positives * (prototype_contrast(features, visual, .3)
+                             + prototype_contrast(features, text, .3))
+    distill, contrast = RegionDistillationLoss(), MultimodalContrastiveLoss(
+        .3, loss_weight=1.)
+    for loss, inputs, parts, count, weights in [
+            (distill, (student, teacher, targets), per_image, 6,
+             [(images, images)]),
+            (contrast, (features, positives, visual, text), per_label,
+             positives.sum(), [(images, images[:, None]), (labels, labels)])]:
+        for options, expected in [
+                ({}, parts.sum() / count),
+                (dict(reduction_override='mean'), parts.sum() / count),
+                (dict(reduction_override='none'), parts),
+                (dict(reduction_override='sum'), parts.sum()),
+                (dict(avg_factor=5), parts.sum() / 5)]:
+            assert torch.allclose(loss(*inputs, **options), expected)
+        for weight, factor in weights:
+            assert torch.allclose(
+                loss(*inputs, weight=weight, reduction_override='none'),
+                factor * parts)
+        with pytest.raises(ValueError, match='reduction_override'):
+            loss(*inputs, reduction_override='max')
+
+
+@pytest.mark.parametrize('kind, options', [
+    ('CSRAClsHead', dict(num_heads=2, lam=.1))])
+def test_other_heads_of_mmpretrain_take_the_loss(kind, options):
+    head = MODELS.build(dict(
+        type=f'mmpretrain.{kind}', in_channels=5, num_classes=3,
+        loss=dict(type='trm_ml_mm.PartialAsymmetricLoss'), **options))
+    features = torch.randn(4, 5, 2, 2)
+    targets = torch.randint(-1, 2, (4, 3)).float()
+    samples = [DataSample().set_gt_score(row) for row in targets]
+    loss = head.loss((features, ), samples)['loss']
+    expected = partial_asymmetric_loss(head((features, )), targets).sum() / 4
+    assert torch.allclose(loss, expected)
+    loss.backward()
+
+
 def test_a_head_of_mmpretrain_learns_from_known_labels_alone():
     """As a loop that takes the known labels out."""
     head = MODELS.build(dict(

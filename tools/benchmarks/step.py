@@ -135,8 +135,8 @@ def training(**options):
                 text = backbone.text()
                 zero_shot = backbone.text.zero_shot_text()
                 mark('text')
-                feats = CLIPFeatures(text, zero_shot,
-                                     backbone.text.text_mean(), None, dense)
+                feats = CLIPFeatures((dense, ), text, zero_shot,
+                                     backbone.text.text_mean())
                 head.calibrate(feats)
                 output = head.match(feats)
             losses = head.losses(output, bench.targets)

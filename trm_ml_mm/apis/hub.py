@@ -5,13 +5,12 @@ from typing import List, Optional
 from mmengine.config import Config
 from mmengine.fileio import load
 from mmpretrain.apis import ModelHub
-from mmpretrain.registry import MODELS
 from torch import nn
 
-from trm_ml_mm.engine import fill_classes, load_config
+from trm_ml_mm.engine import load_config
 from trm_ml_mm.utils.package import INDEX, package_config, package_folder
 
-from .model import load_model
+from .model import build_model, load_model
 
 def list_models(pattern: Optional[str] = None) -> List[str]:
     """Names of the package's models, such as those of COCO: ``'*coco*'``."""
@@ -58,10 +57,7 @@ def get_model(name: str, checkpoint: Optional[str] = None,
     cfg = load_config(get_config(name), options)
     if checkpoint is not None:
         return load_model(checkpoint, cfg, device=device).model
-    fill_classes(cfg)
-    if cfg.get('data_preprocessor'):
-        cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
-    return MODELS.build(cfg.model).to(device)
+    return build_model(cfg).to(device)
 
 
 def _models() -> List[dict]:

@@ -1,7 +1,8 @@
 """Load a trained model to use it."""
-from typing import NamedTuple, Optional, Union
+from typing import NamedTuple, Optional, Sequence, Union
 
 from mmengine.config import Config
+from mmengine.registry import init_default_scope
 from mmpretrain.registry import MODELS
 from torch import nn
 
@@ -11,6 +12,7 @@ from trm_ml_mm.engine import (
     load_learned,
     read_checkpoint,
 )
+from trm_ml_mm.engine.hooks.partial_label import model_class_names
 
 
 class LoadedModel(NamedTuple):
@@ -42,9 +44,25 @@ def load_model(checkpoint: str,
     saved = read_checkpoint(checkpoint)
     cfg = load_config(config, options)
     trained = saved['meta'].get('dataset_meta') or {}
-    fill_classes(cfg, 'test', trained.get('classes'))
-    if cfg.get('data_preprocessor'):
-        cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
-    model = MODELS.build(cfg.model)
+    model = build_model(cfg, trained.get('classes'))
     load_learned(model, saved['state_dict'], checkpoint)
     return LoadedModel(model.to(device).eval(), cfg)
+
+
+def build_model(cfg: Config, classes: Optional[Sequence[str]] = None
+                ) -> nn.Module:
+    """The model of a config, which MMPretrain's inferencers take too.
+
+    Args:
+        cfg: Changed in place: it gets the names of the classes.
+        classes: These names; None: those of the data set.
+    """
+    fill_classes(cfg, 'test', classes)
+    if cfg.get('data_preprocessor'):
+        cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
+    init_default_scope(cfg.get('default_scope', 'mmpretrain'))
+    model = MODELS.build(cfg.model)
+    # What mmpretrain.get_model leaves on its models.
+    model._config, model._metainfo = cfg, None
+    model._dataset_meta = dict(classes=model_class_names(model))
+    return model

@@ -6,7 +6,7 @@ from typing import List, Optional, Sequence, Union
 
 import numpy as np
 from mmengine.dataset import BaseDataset as EngineDataset
-from mmengine.dataset import ClassBalancedDataset, RepeatDataset
+from mmengine.dataset import ClassBalancedDataset, Compose, RepeatDataset
 from mmengine.logging import print_log
 
 from trm_ml_mm.labels import (
@@ -44,6 +44,8 @@ class PartialLabelDataset:
             :func:`~trm_ml_mm.labels.draw_mask`.
         seed: Draws the mask. ``None``: the protocol's own (0 for a
             proportion, 1200 for single positive).
+        pipeline: Transforms that replace those of the wrapped set, as
+            MMPretrain's tool for cross-validation wants.
 
     Raises:
         ValueError: If ``known`` is none of these, a file does not fit, a
@@ -54,12 +56,15 @@ class PartialLabelDataset:
     def __init__(self,
                  dataset: Union[dict, EngineDataset],
                  known: Union[float, str] = 0.1,
-                 seed: int = None,
+                 seed: Optional[int] = None,
+                 pipeline: Optional[Sequence] = None,
                  lazy_init: bool = False):
         check_known(known)
         if isinstance(dataset, dict):
             dataset = DATASETS.build(dataset)
         _check_unrepeated(dataset)
+        if pipeline is not None:
+            dataset.pipeline = Compose(pipeline)
         self.dataset = dataset
         self.known = known
         self.seed = seed

@@ -1,7 +1,7 @@
 """CLIP with prompts: image -> dense map in the joint space; class names ->
 text features."""
 from contextlib import nullcontext
-from typing import Optional, Sequence, Tuple, Union
+from typing import Iterable, Optional, Sequence, Tuple, Union
 
 import torch
 from mmengine.model import BaseModule
@@ -27,17 +27,22 @@ class CLIPFeatures(tuple):
     backbone.
 
     Args:
+        maps: ``(dense,)``, the ``(B, D, H, W)`` map in the joint space.
         text: ``(P, C, D)`` prompted text features, normalised.
         zero_shot_text: ``(C, D)`` of "a photo of a {class}.", normalised.
         text_mean: ``(D,)`` subtracted from text; None: nothing was.
         pooled: ``(B, D)`` CLIP's own image embedding, if it was asked for.
-        dense: ``(B, D, H, W)`` map in the joint space.
+
+    Who builds it anew from its maps alone, as MMPretrain's feature extractor
+    does, gets one without text.
     """
 
-    def __new__(cls, text: Tensor, zero_shot_text: Tensor,
-                text_mean: Optional[Tensor], pooled: Optional[Tensor],
-                dense: Tensor):
-        feats = super().__new__(cls, (dense, ))
+    def __new__(cls, maps: Iterable[Tensor],
+                text: Optional[Tensor] = None,
+                zero_shot_text: Optional[Tensor] = None,
+                text_mean: Optional[Tensor] = None,
+                pooled: Optional[Tensor] = None):
+        feats = super().__new__(cls, maps)
         feats.text = text
         feats.zero_shot_text = zero_shot_text
         feats.text_mean = text_mean
@@ -46,11 +51,13 @@ class CLIPFeatures(tuple):
 
     @property
     def dense(self) -> Tensor:
-        return self[0]
+        return self[-1]
 
     def replace(self, **changed: Optional[Tensor]) -> 'CLIPFeatures':
-        """The same with other entries, by the names of the arguments."""
-        return CLIPFeatures(**dict(vars(self), dense=self.dense) | changed)
+        """The same with other entries: ``dense``, or those of the
+        constructor."""
+        maps = (changed.pop('dense', self.dense), )
+        return CLIPFeatures(maps, **(vars(self) | changed))
 
 
 @MODELS.register_module()
@@ -167,8 +174,8 @@ class CLIPPromptBackbone(BaseModule):
             x, self.with_pooled if pooled is None else pooled)
         if self.text is None:
             return (dense, )
-        return CLIPFeatures(self.text(), self.text.zero_shot_text(),
-                            self.text.text_mean(), pooled, dense)
+        return CLIPFeatures((dense, ), self.text(), self.text.zero_shot_text(),
+                            self.text.text_mean(), pooled)
 
     def encode_image(self,
                      x: Tensor,

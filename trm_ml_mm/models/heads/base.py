@@ -134,7 +134,7 @@ class MatchingHead(MultiLabelClsHead):
             ValueError: If the features do not fit the head; says which option
                 to change.
         """
-        if isinstance(feats, CLIPFeatures):
+        if has_text(feats):
             if feats.text.shape[1] != self.num_classes:
                 raise ValueError(
                     f'The head has num_classes={self.num_classes} and the '
@@ -158,8 +158,8 @@ class MatchingHead(MultiLabelClsHead):
         zero_shot_text, mean = self.text.zero_shot_text(), self.text.text_mean()
         if mean is not None:  # images need none: their projection is learned
             zero_shot_text = centred(zero_shot_text, mean)
-        return CLIPFeatures(self.text(), zero_shot_text, None, dense.mean(1),
-                            dense)
+        return CLIPFeatures((dense, ), self.text(), zero_shot_text, None,
+                            dense.mean(1))
 
     def aligned(self, joint: CLIPFeatures) -> CLIPFeatures:
         """Centre images and zero-shot text, if the backbone asks for it.
@@ -228,8 +228,7 @@ class MatchingHead(MultiLabelClsHead):
     @torch.no_grad()
     def calibrate(self, feats: Tuple[Tensor]) -> None:
         """First training batches: measure the joint space, then the bias."""
-        if (self.training and isinstance(feats, CLIPFeatures)
-                and feats.text_mean is not None
+        if (self.training and has_text(feats) and feats.text_mean is not None
                 and self.alignment.is_measuring):
             with full_precision(feats.dense):
                 self.alignment.measure(
@@ -276,6 +275,11 @@ class MatchingHead(MultiLabelClsHead):
         logits = cls_score.float()
         return attach_predictions(data_samples, logits.sigmoid(), logits,
                                   self.thr, self.topk)
+
+
+def has_text(feats: Tuple[Tensor]) -> bool:
+    """Whether features come from CLIP, with the text of the classes."""
+    return isinstance(feats, CLIPFeatures) and feats.text is not None
 
 
 def targets_of(data_samples: List[DataSample], num_classes: int) -> Tensor:

@@ -12,7 +12,7 @@ from trm_ml_mm.utils.checks import check_choice
 
 from ..backbones import CLIPFeatures
 from ..region import as_locations
-from .base import attach_predictions
+from .base import attach_predictions, has_text
 
 LEVELS = ('global', 'dense')
 
@@ -63,7 +63,7 @@ class ZeroShotHead(MultiLabelClsHead):
 
     def forward(self, feats: CLIPFeatures) -> Tensor:
         """Cosine similarities, ``(B, C)``."""
-        if not isinstance(feats, CLIPFeatures):
+        if not has_text(feats):
             raise ValueError('ZeroShotHead needs a CLIPPromptBackbone with '
                              'classes: other backbones have no text.')
         if self.level == 'global' and feats.pooled is None:

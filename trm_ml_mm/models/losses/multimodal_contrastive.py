@@ -1,5 +1,5 @@
 """Multimodal contrastive learning against category prototypes."""
-from typing import Sequence, Union
+from typing import Optional, Sequence, Union
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +10,7 @@ from trm_ml_mm.registry import MODELS
 from trm_ml_mm.utils.checks import check_not_negative, check_positive
 from trm_ml_mm.utils.precision import full_precision
 
-from .reduce import normalize_by_global_count
+from .reduce import reduce_loss, weighted
 
 
 def prototype_contrast(features: Tensor,
@@ -67,7 +67,10 @@ class MultimodalContrastiveLoss(BaseModule):
         self.loss_weight = loss_weight
 
     def forward(self, features: Tensor, positives: Tensor, visual: Tensor,
-                text: Tensor, unit: Union[float, Tensor] = 1.) -> Tensor:
+                text: Tensor, unit: Union[float, Tensor] = 1.,
+                weight: Optional[Tensor] = None,
+                avg_factor: Optional[float] = None,
+                reduction_override: Optional[str] = None) -> Tensor:
         """Scalar loss.
 
         Args:
@@ -75,12 +78,16 @@ class MultimodalContrastiveLoss(BaseModule):
             positives: ``(B, C)`` bool, known or pseudo-labelled.
             visual, text: ``(C, D)`` prototypes.
             unit: Of the joint space; multiplies the temperature.
+            weight: ``(B,)`` of images or ``(B, C)`` of labels.
+            avg_factor, reduction_override: See
+                :func:`~trm_ml_mm.models.losses.reduce.reduce_loss`.
         """
         prototypes = dict(visual=visual, text=text)
         loss = sum(
             prototype_contrast(features, prototypes[modality],
                                self.temperature * unit)
             for modality in self.modalities)
-        weight = positives.to(loss.dtype)
-        return self.loss_weight * normalize_by_global_count(
-            (loss * weight).sum(), weight.sum())
+        loss = weighted(loss * positives.to(loss.dtype), weight)
+        return self.loss_weight * reduce_loss(
+            loss, positives.to(loss.dtype).sum(), avg_factor=avg_factor,
+            reduction_override=reduction_override)

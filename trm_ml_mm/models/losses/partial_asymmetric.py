@@ -4,7 +4,6 @@ from typing import Optional
 import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModule
-from mmpretrain.models.losses.utils import weight_reduce_loss
 from torch import Tensor
 
 from trm_ml_mm.labels import ABSENT, PRESENT, UNKNOWN
@@ -12,7 +11,7 @@ from trm_ml_mm.registry import MODELS
 from trm_ml_mm.utils.checks import check_not_negative
 from trm_ml_mm.utils.precision import full_precision
 
-from .reduce import normalize_by_global_count
+from .reduce import reduce_loss, weighted
 
 
 def partial_asymmetric_loss(logits: Tensor,
@@ -90,7 +89,7 @@ class PartialAsymmetricLoss(BaseModule):
         """Scalar loss of ``(B, C)`` logits.
 
         The last three arguments are OpenMMLab's, so that the loss serves its
-        heads too.
+        heads too: they divide by the number of images.
 
         Args:
             logits: ``(B, C)``.
@@ -99,21 +98,17 @@ class PartialAsymmetricLoss(BaseModule):
                 labels, number in ``among``), so that a handful of
                 pseudo-labels cannot outweigh the known labels.
             weight: ``(B,)`` of images or ``(B, C)`` of labels.
-            avg_factor: Divide the sum over known labels by this number alone,
-                as MMPretrain's heads do with the number of images.
-            reduction_override: 'none' gives ``(B, C)``, 'sum' the sum, 'mean'
-                the mean described above.
+            avg_factor, reduction_override: See
+                :func:`~trm_ml_mm.models.losses.reduce.reduce_loss`.
         """
         loss = partial_asymmetric_loss(logits, targets, self.gamma_pos,
                                        self.gamma_neg, self.clip)
-        if weight is not None:
-            loss = loss * weight.reshape(len(loss), -1)
-        if avg_factor is not None or reduction_override in ('none', 'sum'):
-            return self.loss_weight * weight_reduce_loss(
-                loss, reduction=reduction_override or 'mean',
-                avg_factor=avg_factor)
+        # The mean over known labels is taken times C; see the class.
+        own_mean = avg_factor is None and reduction_override in (None, 'mean')
         counts = [(targets != UNKNOWN).sum()]
         if among is not None:
             counts.append(among.sum())
-        return self.loss_weight * logits.shape[1] * normalize_by_global_count(
-            loss.sum(), *counts)
+        loss = reduce_loss(weighted(loss, weight), *counts,
+                           avg_factor=avg_factor,
+                           reduction_override=reduction_override)
+        return self.loss_weight * (logits.shape[1] if own_mean else 1) * loss

@@ -1,4 +1,6 @@
 """Distillation from the region level (teacher) to the query level (student)."""
+from typing import Optional
+
 import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModule
@@ -9,7 +11,7 @@ from trm_ml_mm.registry import MODELS
 from trm_ml_mm.utils.checks import check_not_negative, check_positive
 from trm_ml_mm.utils.precision import full_precision
 
-from .reduce import normalize_by_global_count
+from .reduce import reduce_loss, weighted
 
 
 def region_distillation_loss(student: Tensor,
@@ -70,17 +72,24 @@ class RegionDistillationLoss(BaseModule):
         self.per_class = per_class
         self.loss_weight = loss_weight
 
-    def forward(self, student: Tensor, teacher: Tensor,
-                targets: Tensor) -> Tensor:
+    def forward(self, student: Tensor, teacher: Tensor, targets: Tensor,
+                weight: Optional[Tensor] = None,
+                avg_factor: Optional[float] = None,
+                reduction_override: Optional[str] = None) -> Tensor:
         """Scalar loss.
 
         Args:
             student, teacher: ``(B, C)`` logits of the two levels.
             targets: ``(B, C)`` in {PRESENT, ABSENT, UNKNOWN}; only which ones
                 are unknown matters.
+            weight: ``(B,)`` of images.
+            avg_factor, reduction_override: See
+                :func:`~trm_ml_mm.models.losses.reduce.reduce_loss`.
         """
         loss = region_distillation_loss(student, teacher, self.temperature,
                                         self.per_class)
         loss = loss * (targets == UNKNOWN).float().mean(1)
-        return self.loss_weight * normalize_by_global_count(
-            loss.sum(), torch.tensor(float(len(loss)), device=loss.device))
+        return self.loss_weight * reduce_loss(
+            weighted(loss, weight),
+            torch.tensor(float(len(loss)), device=loss.device),
+            avg_factor=avg_factor, reduction_override=reduction_override)
