@@ -82,7 +82,8 @@ runner_type = SafeRunner
 pipeline = [dict(type=RenderScene), dict(type=RandomFlip, prob=.5),
             dict(type=PackInputs)]
 train_dataloader = dict(
-    batch_size=8, num_workers=0, sampler=dict(type=DefaultSampler, shuffle=True),
+    batch_size=8, num_workers=0,
+    sampler=dict(type=DefaultSampler, shuffle=True),
     dataset=dict(type=PartialLabelDataset, known=.5, dataset=dict(
         type=Scenes, num_images=16, pipeline=pipeline)))
 val_dataloader = test_dataloader = dict(

@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-from mmengine.registry import init_default_scope
 
 from trm_ml_mm.datasets import (
     PartialLabelDataset,

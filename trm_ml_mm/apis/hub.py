@@ -12,6 +12,7 @@ from trm_ml_mm.utils.package import INDEX, package_config, package_folder
 
 from .model import build_model, load_model
 
+
 def list_models(pattern: Optional[str] = None) -> List[str]:
     """Names of the package's models, such as those of COCO: ``'*coco*'``."""
     names = [entry['Name'] for entry in _models()]

@@ -38,7 +38,8 @@ class PredictionPicturesHook(Hook):
             name = Path(sample.get('img_path', 'image')).stem
             sample = sample.to('cpu')
             if 'gt_score' in sample:  # the visualizer draws indices
-                sample.set_gt_label((sample.gt_score == PRESENT).nonzero()[:, 0])
+                present = sample.gt_score == PRESENT
+                sample.set_gt_label(present.nonzero()[:, 0])
             image = image.flip(0).permute(1, 2, 0).cpu().numpy()  # BGR -> RGB
             runner.visualizer.visualize_cls(
                 image.astype('uint8'), sample,
