@@ -13,6 +13,7 @@ from trm_ml_mm.engine import (
     read_checkpoint,
 )
 from trm_ml_mm.engine.hooks.partial_label import model_class_names
+from trm_ml_mm.utils.mmengine_private import describe
 
 
 class LoadedModel(NamedTuple):
@@ -62,7 +63,5 @@ def build_model(cfg: Config, classes: Optional[Sequence[str]] = None
         cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
     init_default_scope(cfg.get('default_scope', 'mmpretrain'))
     model = MODELS.build(cfg.model)
-    # What mmpretrain.get_model leaves on its models.
-    model._config, model._metainfo = cfg, None
-    model._dataset_meta = dict(classes=model_class_names(model))
+    describe(model, cfg, model_class_names(model))
     return model

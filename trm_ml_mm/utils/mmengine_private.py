@@ -6,7 +6,7 @@ A new version of MMEngine may rename them: this file is the one to check.
 ``Module._load_from_state_dict`` and ``_apply`` of PyTorch.)
 """
 from functools import lru_cache
-from typing import Callable, Optional, Tuple
+from typing import Callable, Optional, Sequence, Tuple
 
 from mmengine.config import Config, DictAction
 from mmengine.config import config as config_module
@@ -120,6 +120,13 @@ def wrapped_index(dataset, index: int) -> Optional[Tuple[int, int]]:
             type(dataset).__name__ != 'KFoldDataset'):
         return dataset._get_ori_dataset_idx(index)
     return index
+
+
+def describe(model, cfg: Config, classes: Optional[Sequence[str]]) -> None:
+    """Leave on a model what MMPretrain's ``get_model`` does, and its
+    inferencers read."""
+    model._config, model._metainfo = cfg, None
+    model._dataset_meta = dict(classes=classes)
 
 
 def skip_init(module) -> None:
