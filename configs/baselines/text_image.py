@@ -19,5 +19,5 @@ model = dict(
 )
 # `lr` is applied after `epochs`, so a longer training keeps it: with a lower
 # rate text-image is worse (docs/tuning.md).
-optim_wrapper = dict(optimizer=dict(lr=1e-1))
-lr = 1e-1
+optim_wrapper = dict(optimizer=dict(lr=2e-1))
+lr = 2e-1
