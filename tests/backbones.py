@@ -52,7 +52,7 @@ CASES = [
     case('VGG', 512, depth=11),
     case('ResNet', 512, depth=18),
     case('ResNet', 2048, depth=18, refusal='set in_channels to 512',
-         remedy='in_channels=512'),
+         remedy='`in_channels=512`'),
     case('ResNeXt', 2048, depth=50),
     case('SEResNet', 2048, depth=50),
     case('RegNet', 384, arch='regnetx_400mf'),
@@ -70,7 +70,7 @@ CASES = [
     case('MobileOne', 1024, arch='s0'),
     case('ConvNeXt', 320, arch='atto', gap_before_final_norm=False),
     case('ConvNeXt', 320, arch='atto', refusal=NO_PLACES,
-         remedy='gap_before_final_norm=False'),
+         remedy='`gap_before_final_norm=False`'),
     case('EdgeNeXt', 168, arch='xxsmall', gap_before_final_norm=False),
     case('HorNet', 512, arch='tiny', gap_before_final_norm=False),
     case('VAN', 256, arch='tiny'),
@@ -80,7 +80,7 @@ CASES = [
          gap_before_final_norm=False),
     case('EfficientFormer', 448, 224, arch='l1', reshape_last_feat=True),
     case('EfficientFormer', 448, 224, arch='l1', refusal='extra_tokens',
-         remedy='reshape_last_feat=True, or extra_tokens=0'),
+         remedy='`reshape_last_feat=True`, or `extra_tokens=0`'),
     case('LeViT', 384, 224, arch='128s'),
     case('SwinTransformer', 768, arch='tiny', img_size=64,
          pad_small_map=True),
@@ -93,13 +93,13 @@ CASES = [
     case('VisionTransformer', 192, arch='deit-tiny', img_size=64,
          out_type='raw', extra_tokens=1),
     case('VisionTransformer', 192, arch='deit-tiny', img_size=64,
-         out_type='raw', refusal='set extra_tokens', remedy='extra_tokens=1'),
+         out_type='raw', refusal='set extra_tokens', remedy='`extra_tokens=1`'),
     case('VisionTransformer', 192, arch='deit-tiny', img_size=64,
-         refusal=NO_PLACES, remedy="out_type='featmap'"),
+         refusal=NO_PLACES, remedy="`out_type='featmap'`"),
     case('DistilledVisionTransformer', 192, arch='deit-tiny', img_size=64,
          **FEATMAP),
     case('DistilledVisionTransformer', 192, arch='deit-tiny', img_size=64,
-         refusal="out_type='featmap'", remedy="out_type='featmap'"),
+         refusal="out_type='featmap'", remedy="`out_type='featmap'`"),
     case('DeiT3', 384, arch='s', img_size=64, **FEATMAP),
     case('BEiTViT', 768, arch='base', img_size=64, **FEATMAP),
     case('T2T_ViT', 384, img_size=64, **FEATMAP),
@@ -109,12 +109,12 @@ CASES = [
     case('XCiT', 768, img_size=64, **FEATMAP),
     case('MlpMixer', 512, arch='s', img_size=64, extra_tokens=0),
     case('MlpMixer', 512, arch='s', img_size=64, refusal='0 for a mixer',
-         remedy='extra_tokens=0'),
+         remedy='`extra_tokens=0`'),
     case('ConvMixer', 768, arch='768/32'),
     case('Conformer', 384, arch='tiny', refusal='2 features',
-         remedy='none: it pools itself'),
+         remedy='none, it pools itself'),
     case('TNT', 384, 224, arch='s', refusal=NO_PLACES,
-         remedy='none: it pools itself'),
+         remedy='none, it pools itself'),
     timm('resnet18', 512),
     timm('resnet18', 512, features_only=True),
     timm('efficientnet_b0', 1280),
@@ -122,12 +122,12 @@ CASES = [
     timm('swin_tiny_patch4_window7_224', 768, 224),
     timm('vit_tiny_patch16_224', 192, img_size=64, extra_tokens=1),
     timm('vit_tiny_patch16_224', 192, img_size=64, refusal='1 for most ViTs',
-         remedy='extra_tokens=1'),
+         remedy='`extra_tokens=1`'),
     timm('vit_small_patch14_reg4_dinov2', 384, 56, img_size=56,
          extra_tokens=5),
     timm('mixer_s32_224', 512, 224, extra_tokens=0),
     timm('deit_tiny_distilled_patch16_224', 192, img_size=64,
-         refusal=NO_PLACES, remedy='deit3 or vit models, which give tokens'),
+         refusal=NO_PLACES, remedy='`deit3` and `vit` models, which give tokens'),
 ]
 
 
@@ -172,7 +172,7 @@ def step(model, size: int):
 
 
 def outcome(case: Case) -> str:
-    """What the table says of a case."""
+    """'works', or why not."""
     try:
         scores, _ = step(build(case), case.size)
     except ValueError as error:
@@ -180,22 +180,28 @@ def outcome(case: Case) -> str:
     return 'works' if scores.isfinite().all() else 'not finite'
 
 
+def row(case: Case, works: bool) -> str:
+    """Of the table."""
+    options = ', '.join(f'{name}={value!r}'
+                        for name, value in case.backbone.items()
+                        if name not in ('type', 'model_name'))
+    head = f'in_channels={case.channels}'
+    if case.extra_tokens is not None:
+        head += f', extra_tokens={case.extra_tokens}'
+    result = 'works' if works else f'refused; remedy: {case.remedy}'
+    return (f'| {case.name} | {f"`{options}`" if options else ""} | '
+            f'{case.size} | `{head}` | {result} |')
+
+
 def main():
     warnings.filterwarnings('ignore')
-    print('| backbone | options | size | head | result |')
+    print('| backbone | its options | pixels | options of the head | result |')
     print('|---|---|---:|---|---|')
-    for c in CASES:
-        options = ', '.join(
-            f'{k}={v!r}' for k, v in c.backbone.items()
-            if k not in ('type', 'model_name'))
-        head = f'in_channels={c.channels}'
-        if c.extra_tokens is not None:
-            head += f', extra_tokens={c.extra_tokens}'
-        result = outcome(c)
-        if result.startswith('refused'):
-            result = f'refused; {c.remedy}'
-        print(f'| {c.name} | {options} | {c.size} | {head} | {result} |',
-              flush=True)
+    for case in CASES:
+        found = outcome(case)
+        if (found == 'works') != (case.refusal is None):
+            raise SystemExit(f'{case}: {found}')
+        print(row(case, found == 'works'), flush=True)
 
 
 if __name__ == '__main__':

@@ -1,9 +1,10 @@
 """The head on other backbones."""
 import pytest
 import torch
-from backbones import CASES, build, case, step
+from backbones import CASES, build, case, row, step
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
+from tests_support import ROOT
 
 from trm_ml_mm.models import CLIPFeatures, TextImageHead
 from trm_ml_mm.models.feature_maps import feature_places
@@ -22,6 +23,13 @@ def test_a_backbone_works_or_is_refused_with_its_remedy(case):
     scores, learned = step(model, case.size)
     assert scores.shape == (2, 3) and scores.isfinite().all()
     assert learned > .8  # the gradient reaches the backbone
+
+
+def test_the_page_has_a_row_for_each_backbone():
+    page = (ROOT / 'docs/own_project.md').read_text(encoding='utf-8')
+    for one in CASES:
+        assert row(one, one.refusal is None) in page
+    assert len({one.name for one in CASES}) >= 24
 
 
 def test_layouts_of_one_map_are_the_same_places():

@@ -1,9 +1,16 @@
 """Learnable context in front of class names (CoOp, arXiv 2109.01134)."""
+from functools import lru_cache
 from typing import Sequence, Tuple, Union
 
 import open_clip
 import torch
 from torch import Tensor, nn
+
+
+@lru_cache(maxsize=1)
+def tokenizer() -> open_clip.SimpleTokenizer:
+    """CLIP's tokenizer; reading its vocabulary takes half a second."""
+    return open_clip.SimpleTokenizer()
 
 
 def tokenize_prompts(clip: nn.Module, names: Sequence[str],
@@ -27,13 +34,13 @@ def tokenize_prompts(clip: nn.Module, names: Sequence[str],
         ValueError: If a prompt is longer than the text tower allows, or the
             mini CLIP doesn't know a word.
     """
-    tokenizer = open_clip.SimpleTokenizer()
+    encoder = tokenizer()
     known = getattr(clip, 'known_tokens', None)
     rows = []
     for name in names:
         row = [
-            tokenizer.sot_token_id, *context,
-            *tokenizer.encode(f'{name}.'), tokenizer.eot_token_id
+            encoder.sot_token_id, *context,
+            *encoder.encode(f'{name}.'), encoder.eot_token_id
         ]
         if len(row) > clip.context_length:
             raise ValueError(
@@ -45,7 +52,7 @@ def tokenize_prompts(clip: nn.Module, names: Sequence[str],
             word = next(t for t in row if t not in known)
             raise ValueError(
                 'The mini CLIP never learned the word '
-                f'"{tokenizer.decode([word]).strip()}" in the prompt of '
+                f'"{encoder.decode([word]).strip()}" in the prompt of '
                 f'"{name}": it knows the names of the built-in scenes only; '
                 'use a real CLIP for other classes.')
         rows.append(torch.tensor(row))
@@ -100,12 +107,12 @@ class PromptLearner(nn.Module):
         table = clip.token_embedding.weight
         groups = self.num_prompts, len(names) if class_specific else 1
         if isinstance(context, str):
-            ids = open_clip.SimpleTokenizer().encode(context)
+            ids = tokenizer().encode(context)
             start = table[torch.tensor(ids, dtype=torch.long)].detach()
             start = start.expand(*groups, -1, -1).clone()
         else:
             # Placeholder tokens: a random context is no word.
-            ids = [open_clip.SimpleTokenizer().sot_token_id] * context
+            ids = [tokenizer().sot_token_id] * context
             start = torch.empty(*groups, context, table.shape[1])
             start.normal_(std=0.02)
         if learnable:
