@@ -186,6 +186,17 @@ def test_names_that_other_tools_read():
     assert not hasattr(build(hide(concat(scenes(), scenes(1)))), 'pipeline')
 
 
+def test_a_pipeline_of_its_own_replaces_the_wrapped_one():
+    """MMPretrain's cross-validation tests a fold of the training set so."""
+    plain = build(hide(scenes(pipeline=[dict(type='trm_ml_mm.RenderScene')])))
+    other = build(dict(
+        hide(scenes(pipeline=[])), pipeline=[
+            dict(type='trm_ml_mm.RenderScene'),
+            dict(type='RandomFlip', prob=1., direction='horizontal')]))
+    assert (other[0]['img'] == plain[0]['img'][:, ::-1]).all()
+    assert other.known_labels == plain.known_labels
+
+
 def test_one_mask_is_described_as_it_is_and_several_are_joined():
     a, b = hide(scenes(), seed=1), hide(scenes(1), known='single_positive')
     one, other = (build(c).known_labels for c in (a, b))
