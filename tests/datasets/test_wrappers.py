@@ -13,6 +13,7 @@ from trm_ml_mm.datasets import (
     label_matrix,
     labels_of,
 )
+from trm_ml_mm.datasets.base import resolve_dataset
 from trm_ml_mm.engine import PartialLabelHook
 from trm_ml_mm.labels import UNKNOWN, known_label_mask, mask_hash
 
@@ -126,14 +127,6 @@ def test_another_fold_is_another_mask():
         resume(saved, build(fold(hide(scenes()), fold=1)))
 
 
-def test_a_checkpoint_of_an_earlier_version_is_checked():
-    dataset = build(hide(scenes()))
-    resume(dict(meta=dict(dataset_meta=dict(
-        known_labels=dataset.known_labels))), dataset)
-    with pytest.raises(ValueError, match='another mask of known labels'):
-        resume(dict(meta=dict(dataset_meta={})), dataset)
-
-
 @pytest.mark.parametrize('wrap', [
     repeat, balanced, lambda data: concat(repeat(data))])
 def test_wrappers_that_repeat_images_go_outside(wrap):
@@ -180,9 +173,10 @@ def test_names_that_other_tools_read():
     assert dataset.CLASSES == dataset.metainfo['classes']
     assert dataset.class_to_idx[dataset.CLASSES[3]] == 3
     assert dataset.pipeline is dataset.dataset.pipeline
-    dataset.pipeline = changed = lambda info: dict(data_samples=info)
-    assert dataset.dataset.pipeline is changed
-    assert dataset[0]['data_samples']['sample_idx'] == 0
+    part, before = dataset.get_subset(3), dataset.pipeline
+    part.pipeline = lambda info: dict(data_samples=info)
+    assert part[0]['data_samples']['sample_idx'] == 0
+    assert dataset.pipeline is before  # a part changes only itself
     assert not hasattr(build(hide(concat(scenes(), scenes(1)))), 'pipeline')
 
 
@@ -195,6 +189,20 @@ def test_a_pipeline_of_its_own_replaces_the_wrapped_one():
             dict(type='RandomFlip', prob=1., direction='horizontal')]))
     assert (other[0]['img'] == plain[0]['img'][:, ::-1]).all()
     assert other.known_labels == plain.known_labels
+    two = build(dict(hide(concat(scenes(), scenes(1))), pipeline=[]))
+    assert set(two[79]) == set(two.get_data_info(79))  # nothing was done to it
+
+
+def test_a_sample_of_a_fold_comes_from_its_own_set():
+    """The pipeline of the set that the image is in."""
+    first = scenes(pipeline=[dict(type='trm_ml_mm.RenderScene')])
+    second = scenes(1, pipeline=[])
+    dataset = build(fold(hide(concat(first, second))))
+    for i in range(len(dataset)):
+        path = dataset.get_data_info(i)['img_path']
+        inner = resolve_dataset(dataset, i)
+        assert f'/{inner.split}/' in path
+        assert ('img_shape' in dataset[i]) == (inner.split == 'train')
 
 
 def test_one_mask_is_described_as_it_is_and_several_are_joined():

@@ -1,21 +1,32 @@
 """Configs, runners, metrics and classifiers that are not the package's own."""
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.dataset import RepeatDataset
 from mmpretrain.models import TimmClassifier
+from mmpretrain.registry import MODELS
 from tests_support import ROOT, SMALL, run
 
-from trm_ml_mm.engine import SafeRunner, build_runner, load_config
+from trm_ml_mm.datasets import CSVMultiLabel
+from trm_ml_mm.engine import (
+    PartialLabelHook,
+    SafeRunner,
+    build_runner,
+    load_config,
+)
 from trm_ml_mm.engine.hooks.partial_label import (
     check_classifier,
     check_wrapper,
 )
 from trm_ml_mm.engine.hooks.report import without_prefix
+from trm_ml_mm.engine.launch import save_predictions
 from trm_ml_mm.evaluation import read_record
 from trm_ml_mm.evaluation.run_record import LAST
+from trm_ml_mm.features.fill import resolve_dataset_config
 from trm_ml_mm.registry import RUNNERS
 
 CONFIG = str(ROOT / 'configs/trm_ml_scenes.py')
@@ -61,6 +72,8 @@ def test_a_config_object_is_taken_and_left_alone(tmp_path):
     assert cfg.pretty_text == before
     assert load_config(cfg).pretty_text == load_config(CONFIG).pretty_text
     assert load_config(cfg, dict(arch='mini-wide')) != load_config(cfg)
+    with pytest.raises(ValueError, match='needs a work_dir'):
+        build_runner(Config(cfg.to_dict()))
 
 
 PURE = '''
@@ -127,6 +140,7 @@ def test_a_pure_python_config_trains_as_it_is_and_from_a_cache(tmp_path):
 def test_the_checkpoint_hook_needs_no_import_of_the_package():
     code = f'''
 from mmengine.config import Config
+from mmengine.dataset import RepeatDataset
 from mmengine.fileio import get_file_backend
 from mmengine.registry import HOOKS
 cfg = Config.fromfile({CONFIG!r})
@@ -145,7 +159,10 @@ print(type(get_file_backend('x', backend_args=hook.backend_args)).__name__)
       dict(type='AveragePrecision')], 'AveragePrecision'),
     ([dict(type='trm_ml_mm.MultiLabelF1', threshold=.5),
       dict(type='trm_ml_mm.MultiLabelF1', threshold=.3, prefix='at .3'),
-      dict(type='AveragePrecision')], None)])
+      dict(type='AveragePrecision')], None),
+    ([dict(type='MultiLabelMetric'),  # MMPretrain's own names differ
+      dict(type='MultiLabelMetric', average='micro'),
+      dict(type='MultiLabelMetric', thr=.3)], None)])
 def test_metrics_with_the_same_names_are_refused_at_once(small_run, metrics,
                                                          refused):
     runner = small_run()
@@ -165,7 +182,7 @@ def test_no_metric_hides_another():
 
 def test_scores_that_sum_to_one_are_refused():
     model = TimmClassifier('test_resnet', num_classes=3, loss=torch.nn.Module())
-    with pytest.raises(ValueError, match='the backbone TIMMBackbone'):
+    with pytest.raises(ValueError, match='such as TIMMBackbone'):
         check_classifier(model)
 
 
@@ -267,7 +284,39 @@ def test_predictions_are_written_and_drawn(small_run, tmp_path):
         small_run(checkpoint=path, train=False, out='p.json')
 
 
-def test_pictures_need_images(small_run, tmp_path):
-    from trm_ml_mm.engine.launch import save_predictions
+def test_pictures_need_images(small_run):
+    with pytest.raises(ValueError, match='makes several: test twice'):
+        small_run(train=False, tta=[], show_dir='folder')
     with pytest.raises(ValueError, match='--show-dir needs images'):
         save_predictions(Config(dict(feature_cache='x')), None, 'folder')
+
+
+def test_unknown_labels_of_a_table_are_seen_without_a_mask(tmp_path):
+    (tmp_path / 'a.csv').write_text('image,cat,dog\na.png,1,\n')
+    (tmp_path / 'a.png').touch()
+    head = dict(type='MultiLabelLinearClsHead', num_classes=2, in_channels=512)
+    model = MODELS.build(dict(
+        type='ImageClassifier', backbone=dict(type='ResNet', depth=18),
+        neck=dict(type='GlobalAveragePooling'), head=head))
+    dataset = CSVMultiLabel(data_root=str(tmp_path), ann_file='a.csv')
+    runner = SimpleNamespace(model=model, train_dataloader=SimpleNamespace(
+        dataset=RepeatDataset(dataset, 2)))
+    with pytest.raises(ValueError, match='takes unknown labels'):
+        PartialLabelHook().before_train(runner)
+
+
+def test_a_fold_that_numbers_its_images_anew_is_not_cached():
+    def resolved(*types, **options):
+        dataset = dict(type='Scenes', pipeline=[])
+        for name in reversed(types):
+            dataset = dict(type=name, dataset=dataset, **options)
+        return resolve_dataset_config(
+            Config(dict(train_dataloader=dict(dataset=dataset))), 'train')
+
+    masked = 'trm_ml_mm.PartialLabelDataset'
+    assert resolved('KFoldDataset', masked).type == 'Scenes'
+    for types in (('KFoldDataset', ), (masked, 'KFoldDataset')):
+        with pytest.raises(ValueError, match='PartialLabelDataset between'):
+            resolved(*types)
+    with pytest.raises(ValueError, match='a pipeline in trm_ml_mm.Partial'):
+        resolved(masked, pipeline=[])

@@ -31,6 +31,18 @@ def test_results_page_has_the_tables_of_results_json(context, name):
     assert context[name] in page
 
 
+@pytest.mark.parametrize('folder, rows', [('trm_ml', 1), ('baselines', 7)])
+def test_pages_of_configs_have_rows_of_the_headline_table(context, folder,
+                                                          rows):
+    found = cells((ROOT / f'configs/{folder}/README.md').read_text())
+    expected = cells(context['headline'])
+    same = [name for name, row in expected.items() if found.get(name) == row]
+    assert len([name for name in same if name != 'method']) == rows
+    assert not [name for name, row in found.items()
+                if name in expected and name not in same
+                and not set(name) <= set(':-')]
+
+
 def test_readme_has_the_headline_table_of_results_json(context):
     readme = (ROOT / 'README.md').read_text(encoding='utf-8')
     section = re.search(r'^## Does it work\?\n(.*?)^## ', readme, re.M | re.S)

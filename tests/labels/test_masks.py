@@ -278,7 +278,8 @@ def test_a_list_serves_a_data_set(tmp_path):
     truth = label_matrix(inner)
     rows = [(i, np.flatnonzero(r == 1)[0]) for i, r in enumerate(truth)
             if (r == 1).any()]
-    (tmp_path / 'l.txt').write_text(''.join(f'{i},{c}\n' for i, c in rows))
+    (tmp_path / 'l.txt').write_text(''.join(
+        f'{i}.png,{c}\n' for i, c in rows))
     data = PartialLabelDataset(inner, known=str(tmp_path / 'l.txt'))
     assert {(i, c) for i, c in zip(*np.nonzero(data.labels == 1))} == set(rows)
     assert not (data.labels == 0).any()

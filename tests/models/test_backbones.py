@@ -53,6 +53,8 @@ def test_layouts_of_one_map_are_the_same_places():
     (torch.randn(2, 7, 3, 3), None, 'set in_channels to 7, the'),
     (torch.randn(2, 3, 3, 7), None, 'set in_channels to 7, the'),
     (torch.randn(2, 7, 3, 4), None, 'set in_channels to 7 or 4'),
+    (torch.randn(2, 7, 5, 5), None, 'set in_channels to 7, the'),
+    ([None], None, 'gave no features'),
     (torch.randn(2, 9, 7), 0, 'set in_channels to 9 or 7'),
     (torch.randn(2, 5, 5), 0, 'as many tokens as channels'),
     (torch.randn(2, 9, 5), None, 'set extra_tokens in the head'),

@@ -69,8 +69,11 @@ def _models() -> List[dict]:
 
 def _register() -> None:
     """Let MMPretrain's ``list_models`` and ``get_model`` know them too."""
-    if not ModelHub.has(list_models()[0].lower()):
+    try:
         folder = package_folder()
+    except FileNotFoundError:  # a copy of the modules alone
+        return
+    if not ModelHub.has(list_models()[0].lower()):
         ModelHub.register_model_index(folder / INDEX, config_prefix=folder)
 
 

@@ -29,6 +29,7 @@ from .nus_wide import NUSWide
 from .partial_labels import (
     PartialLabelDataset,
     find_masks,
+    has_three_values,
     known_labels_of,
     labels_of,
 )
@@ -39,11 +40,11 @@ from .voc import VOCMultiLabel, scores_from_pascal
 __all__ = [
     'COCO_CLASSES', 'CSVMultiLabel', 'CUBAttributes', 'CUB_ATTRIBUTES',
     'CocoMultiLabel', 'ImageNames', 'JSONMultiLabel', 'Mask',
-    'MultiLabelDataset',
-    'NUSWide', 'NUS_CLASSES', 'PartialLabelDataset', 'RenderScene', 'Scenes',
-    'UnreadableImage', 'VG200', 'VOCMultiLabel', 'VOC_CLASSES', 'class_names',
-    'draw_mask', 'find_masks', 'known_label_mask', 'known_labels_of',
-    'label_matrix', 'labels_of', 'listed_positives_mask', 'load_mask',
-    'mask_hash', 'prompt_name', 'save_mask', 'scores_from_pascal',
-    'single_positive_mask'
+    'MultiLabelDataset', 'NUSWide', 'NUS_CLASSES', 'PartialLabelDataset',
+    'RenderScene', 'Scenes', 'UnreadableImage', 'VG200', 'VOCMultiLabel',
+    'VOC_CLASSES', 'class_names',
+    'draw_mask', 'find_masks', 'has_three_values', 'known_label_mask',
+    'known_labels_of', 'label_matrix', 'labels_of', 'listed_positives_mask',
+    'load_mask', 'mask_hash', 'prompt_name', 'save_mask',
+    'scores_from_pascal', 'single_positive_mask'
 ]

@@ -19,7 +19,13 @@ from trm_ml_mm.labels import (
 from trm_ml_mm.labels.protocols import is_positive_list
 from trm_ml_mm.registry import DATASETS
 
-from .base import label_matrix, no_sample, read_sample, resolve_dataset
+from .base import (
+    MultiLabelDataset,
+    label_matrix,
+    no_sample,
+    read_sample,
+    resolve_dataset,
+)
 
 
 @DATASETS.register_module()
@@ -63,8 +69,7 @@ class PartialLabelDataset:
         if isinstance(dataset, dict):
             dataset = DATASETS.build(dataset)
         _check_unrepeated(dataset)
-        if pipeline is not None:
-            dataset.pipeline = Compose(pipeline)
+        self._pipeline = None if pipeline is None else Compose(pipeline)
         self.dataset = dataset
         self.known = known
         self.seed = seed
@@ -116,13 +121,15 @@ class PartialLabelDataset:
 
     @property
     def pipeline(self):
-        """The wrapped set's; MMPretrain's tools read and replace it. There is
-        none if several sets are wrapped."""
+        """Its own, or the wrapped set's. MMPretrain's tools read and replace
+        it. Several wrapped sets have none in common."""
+        if self._pipeline is not None:
+            return self._pipeline
         return self.dataset.pipeline
 
     @pipeline.setter
     def pipeline(self, pipeline) -> None:
-        self.dataset.pipeline = pipeline
+        self._pipeline = pipeline
 
     @property
     def known_labels(self) -> dict:
@@ -150,7 +157,7 @@ class PartialLabelDataset:
     def get_data_info(self, idx: int) -> dict:
         """The wrapped set's entry, with hidden labels replaced by UNKNOWN."""
         self.full_init()
-        info = self.dataset.get_data_info(int(self._rows[idx]))
+        info = self.dataset.get_data_info(self.wrapped_index(idx))
         info.pop('gt_label', None)
         info['gt_score'] = self._scores[idx].astype(np.float32)
         return info
@@ -191,9 +198,15 @@ class PartialLabelDataset:
         self.full_init()
         if not -len(self) <= idx < len(self):
             raise no_sample(idx, len(self))
-        inner = resolve_dataset(self.dataset, int(self._rows[idx]))
-        return read_sample(inner.pipeline, self.get_data_info, idx, len(self),
+        inner = resolve_dataset(self, idx)
+        return read_sample(self._pipeline or inner.pipeline,
+                           self.get_data_info, idx, len(self),
                            getattr(inner, 'on_error', 'raise'))
+
+    def wrapped_index(self, idx: int) -> int:
+        """Where a sample is in the wrapped set."""
+        self.full_init()
+        return int(self._rows[idx])
 
     def __len__(self) -> int:
         self.full_init()
@@ -229,6 +242,14 @@ def labels_of(dataset) -> np.ndarray:
     if not parts:
         return label_matrix(dataset).astype(np.int8)
     return np.concatenate([labels_of(part) for part in parts])
+
+
+def has_three_values(dataset) -> bool:
+    """Whether all sets under a data set's wrappers may have unknown labels of
+    their own."""
+    parts = _wrapped(dataset)
+    return isinstance(dataset, MultiLabelDataset) if not parts else (
+        all(map(has_three_values, parts)))
 
 
 def _wrapped(dataset) -> list:

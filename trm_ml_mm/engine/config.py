@@ -70,11 +70,18 @@ def build_dataset(cfg: Config, split: str = 'train'):
 
 
 def work_dir_of(cfg: Config) -> str:
-    """The config's own work dir; without one, ``work_dirs/<file name>``."""
+    """The config's own work dir; without one, ``work_dirs/<file name>``.
+
+    Raises:
+        ValueError: If it has none, and comes from no file.
+    """
     own = cfg.get('work_dir')
     if own and own != WORK_DIRS:
         return own
-    name = os.path.splitext(os.path.basename(cfg.filename or ''))[0]
+    if not cfg.filename:
+        raise ValueError('A config that comes from no file needs a work_dir: '
+                         'set it in the config.')
+    name = os.path.splitext(os.path.basename(cfg.filename))[0]
     return os.path.join(WORK_DIRS, name)
 
 

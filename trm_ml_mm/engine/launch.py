@@ -70,18 +70,21 @@ def build_runner(config: Union[str, Config],
     cfg = load_config(config, options)
     train = train and checkpoint is None
     fill_classes(cfg, 'train' if train else 'test')
+    if not validate:
+        cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     if cfg.get('feature_cache'):
         use_cache(cfg, cfg.feature_cache, SPLITS if train else ('test', ))
     if tta is not None:
         use_tta(cfg, tta)
-    if not validate:
-        cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     if scale_lr:
         if not (cfg.get('auto_scale_lr') or {}).get('base_batch_size'):
             raise ValueError('--auto-scale-lr needs the batch size that the '
                              'rate was chosen for: set '
                              'auto_scale_lr.base_batch_size in the config.')
         cfg.auto_scale_lr.enable = True
+    if tta is not None and show_dir is not None:
+        raise ValueError('--show-dir draws one view of each image, and --tta '
+                         'makes several: test twice.')
     if out is not None or show_dir is not None:
         save_predictions(cfg, out, show_dir)
     cfg.launcher = launcher
@@ -148,7 +151,7 @@ def runner_class(cfg: Config) -> Type[SafeRunner]:
     name = cfg.get('runner_type')
     if name is None:
         return SafeRunner
-    found = name if isinstance(name, type) else RUNNERS.get(name)
+    found = RUNNERS.get(name)
     if found is None or not issubclass(found, SafeRunner):
         what = 'is not registered' if found is None else (
             'is no subclass of trm_ml_mm.engine.SafeRunner')

@@ -1,4 +1,5 @@
 """The runner: checkpoints are data, and none of them is lost."""
+from itertools import permutations
 from pathlib import Path
 from typing import Optional, Sequence
 
@@ -8,6 +9,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner, load_state_dict
 from mmpretrain.evaluation import AveragePrecision
 
+from trm_ml_mm.evaluation import MultiLabelAP, MultiLabelF1
 from trm_ml_mm.registry import RUNNERS
 from trm_ml_mm.utils.mmengine_private import (
     format_configs_once,
@@ -30,22 +32,22 @@ format_configs_once()
 
 
 def check_metric_names(metrics: Sequence[BaseMetric]) -> None:
-    """Refuse two metrics that report under the same names.
+    """Refuse two metrics that report under the same names, if one is of this
+    package.
 
     Raises:
         ValueError: Says how to tell them apart.
     """
-    seen = set()
-    for metric in metrics:
-        # MMPretrain's AveragePrecision reports "mAP" too.
-        kind = 'MultiLabelAP' if isinstance(metric, AveragePrecision) else (
-            type(metric).__name__)
-        if (kind, metric.prefix) in seen:
-            raise ValueError(
-                f'Two metrics report under the prefix "{metric.prefix}" and '
-                f'the same names, one of them {type(metric).__name__}: give '
-                "one a prefix of its own, such as prefix='other'.")
-        seen.add((kind, metric.prefix))
+    # MMPretrain's AveragePrecision reports "mAP" too.
+    for own, same in ((MultiLabelAP, (MultiLabelAP, AveragePrecision)),
+                      (MultiLabelF1, (MultiLabelF1, ))):
+        for one, other in permutations(metrics, 2):
+            if isinstance(one, own) and isinstance(other, same) and (
+                    one.prefix == other.prefix):
+                raise ValueError(
+                    f'Two metrics report under the prefix "{one.prefix}" and '
+                    f'the same names, one of them {type(other).__name__}: '
+                    "give one a prefix of its own, such as prefix='other'.")
 
 
 @RUNNERS.register_module()

@@ -34,12 +34,25 @@ def resolve_dataset_config(cfg: Config, split: str) -> dict:
     """Config of the data set under all wrappers of one split.
 
     Raises:
-        ValueError: If it is not a single data set with its own pipeline.
+        ValueError: If it is not a single data set with its own pipeline, or
+            wrappers number its images or prepare them in another way.
     """
     if not cfg.get(f'{split}_dataloader'):
         raise ValueError(f'The config has no {split}_dataloader, which the '
                          'feature cache needs.')
-    *_, dataset = wrapped_datasets(cfg, split)
+    *wrappers, dataset = wrapped_datasets(cfg, split)
+    for outer, inner in zip(wrappers, [*wrappers[1:], dataset]):
+        if str(outer.type).endswith('KFoldDataset') and (
+                not str(inner.type).endswith('PartialLabelDataset')):
+            raise ValueError(  # it numbers its samples anew
+                f'The {split} set is a KFoldDataset around {inner.type}: '
+                'features are found by the number of the image in the whole '
+                'set, so put PartialLabelDataset between the two.')
+        if outer.get('pipeline') is not None:
+            raise ValueError(
+                f'The {split} set has a pipeline in {outer.type} too: give '
+                'the pipeline to the innermost data set, whose features are '
+                'cached.')
     if 'pipeline' not in dataset:
         raise ValueError(
             f'The {split} set is a {dataset.type} without a pipeline of its '

@@ -11,7 +11,8 @@ def feature_places(feats: Union[Tensor, Sequence[Tensor]],
                    channels: int,
                    extra_tokens: Optional[int] = None,
                    one_place: bool = False) -> Tensor:
-    """The last feature map of a backbone, ``(B, L, channels)``. Ours.
+    """The last feature map of a backbone, ``(B, L, channels)``. (This function
+    is ours; the paper has one backbone.)
 
     ``channels`` tells the layouts apart: ``(B, C, H, W)``, ``(B, H, W, C)``
     (TIMM's Swin), ``(B, L, C)`` and ``(B, C, L)`` (MLP-Mixer).
@@ -30,8 +31,9 @@ def feature_places(feats: Union[Tensor, Sequence[Tensor]],
     """
     last = feats[-1] if isinstance(feats, (tuple, list)) else feats
     if not isinstance(last, Tensor):
+        many = len(last) if isinstance(last, (tuple, list)) else 'no'
         raise ValueError(
-            f'The backbone gave {len(last)} features for its last stage '
+            f'The backbone gave {many} features for its last stage '
             f'({_shapes(last)}) and the head needs one map (B, C, H, W): set '
             "out_type='featmap' in the backbone, or take another one.")
     shape = tuple(last.shape)
@@ -47,6 +49,8 @@ def feature_places(feats: Union[Tensor, Sequence[Tensor]],
         raise ValueError(f'The backbone gave features of shape {shape} and '
                          'the head needs a map (B, C, H, W).')
     axes = [axis for axis in (1, last.dim() - 1) if shape[axis] == channels]
+    if last.dim() == 4 and axes == [3] and shape[2] == shape[3]:
+        axes = []  # a square map with other channels, and not (B, H, W, C)
     if not axes:
         found = dict.fromkeys((shape[1], shape[-1]))
         if last.dim() == 4 and shape[2] in shape[1::2]:  # a square map
@@ -80,5 +84,7 @@ def feature_places(feats: Union[Tensor, Sequence[Tensor]],
 
 
 def _shapes(feats) -> str:
+    if not isinstance(feats, (tuple, list)):
+        return type(feats).__name__
     return ', '.join(str(tuple(f.shape)) if torch.is_tensor(f) else '...'
                      for f in feats)

@@ -116,8 +116,11 @@ def wrapped_index(dataset, index: int) -> Optional[Tuple[int, int]]:
     or (number of the data set, index) for ``ConcatDataset``. The index itself
     if the wrapper does not reorder samples. (A ``KFoldDataset`` holds only the
     samples of its fold.)"""
+    if hasattr(dataset, 'wrapped_index'):  # our own
+        return dataset.wrapped_index(index)
+    from mmpretrain.datasets import KFoldDataset  # heavy, and rarely needed
     if hasattr(dataset, '_get_ori_dataset_idx') and (
-            type(dataset).__name__ != 'KFoldDataset'):
+            not isinstance(dataset, KFoldDataset)):
         return dataset._get_ori_dataset_idx(index)
     return index
 

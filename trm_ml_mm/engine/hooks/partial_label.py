@@ -11,7 +11,12 @@ from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmpretrain.models import HuggingFaceClassifier, TimmClassifier
 
-from trm_ml_mm.datasets import find_masks, known_labels_of, labels_of
+from trm_ml_mm.datasets import (
+    find_masks,
+    has_three_values,
+    known_labels_of,
+    labels_of,
+)
 from trm_ml_mm.labels import UNKNOWN, load_mask, save_mask
 from trm_ml_mm.models.label_statistics import LabelStatistics
 from trm_ml_mm.models.prototypes import MultimodalPrototypes
@@ -66,10 +71,11 @@ class PartialLabelHook(Hook):
     def before_train(self, runner) -> None:
         dataset = runner.train_dataloader.dataset
         masks = find_masks(dataset)
+        if masks or has_three_values(dataset):
+            labels = labels_of(dataset)
+            check_losses(runner.model, labels)
         if not masks:
             return
-        labels = labels_of(dataset)
-        check_losses(runner.model, labels)
         # After load_from: the counts of another training set do not stay.
         for module in runner.model.modules():
             if isinstance(module, LabelStatistics):
@@ -103,11 +109,8 @@ class PartialLabelHook(Hook):
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         if is_resuming(runner):
-            meta = checkpoint['meta']
-            if 'known_labels' not in meta:  # where version 0.1.0 kept it
-                meta = meta.get('dataset_meta') or {}
             all_known = dict(known='all', seed=None, hash='none', labels='')
-            saved = meta.get('known_labels') or all_known
+            saved = checkpoint['meta'].get('known_labels') or all_known
             own = known_labels_of(runner.train_dataloader.dataset) or all_known
             if saved['hash'] != own['hash']:
                 raise ValueError(
@@ -146,14 +149,12 @@ def check_classifier(model) -> None:
     Raises:
         ValueError: Names the one to take.
     """
-    for kind, backbone in ((TimmClassifier, 'TIMMBackbone'),
-                           (HuggingFaceClassifier, 'HuggingFace')):
-        if isinstance(model, kind):
-            raise ValueError(
-                f'{kind.__name__} predicts one class per image (softmax), and '
-                'its scores of a class do not compare between images: take '
-                f'an ImageClassifier with the backbone {backbone} and a '
-                'multi-label head.')
+    if isinstance(model, (TimmClassifier, HuggingFaceClassifier)):
+        raise ValueError(
+            f'{type(model).__name__} predicts one class per image (softmax), '
+            'and its scores of a class do not compare between images: take '
+            'an ImageClassifier with a backbone, such as TIMMBackbone, and a '
+            'multi-label head.')
 
 
 def check_losses(model, labels: np.ndarray) -> None:

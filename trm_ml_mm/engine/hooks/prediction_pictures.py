@@ -2,6 +2,7 @@
 from pathlib import Path
 
 from mmengine.hooks import Hook
+from mmpretrain.visualization import UniversalVisualizer
 
 from trm_ml_mm.labels import PRESENT
 from trm_ml_mm.registry import HOOKS
@@ -15,7 +16,8 @@ class PredictionPicturesHook(Hook):
     """Write every ``interval``-th test image with its predicted classes, and
     with those it has, to ``out_dir/<index>_<name>.png``.
 
-    MMPretrain's visualizer draws. Its ``VisualizationHook`` would swap red and
+    Of several ranks, the main one draws its share of the images. MMPretrain's
+    visualizer draws. Its ``VisualizationHook`` would swap red and
     blue, and let images of the same name in two folders replace each other.
 
     Args:
@@ -29,6 +31,11 @@ class PredictionPicturesHook(Hook):
     def __init__(self, out_dir: str, interval: int = 1):
         check_positive(interval=interval)
         self.out_dir, self.interval = Path(out_dir), interval
+        self.visualizer = UniversalVisualizer()
+
+    def before_test_epoch(self, runner) -> None:
+        self.visualizer.dataset_meta = (
+            runner.test_dataloader.dataset.metainfo)
 
     def after_test_iter(self, runner, batch_idx, data_batch=None,
                         outputs=None) -> None:
@@ -41,7 +48,7 @@ class PredictionPicturesHook(Hook):
                 present = sample.gt_score == PRESENT
                 sample.set_gt_label(present.nonzero()[:, 0])
             image = image.flip(0).permute(1, 2, 0).cpu().numpy()  # BGR -> RGB
-            runner.visualizer.visualize_cls(
+            self.visualizer.visualize_cls(
                 image.astype('uint8'), sample,
                 resize=None if min(image.shape[:2]) >= SHORT_SIDE
                 else SHORT_SIDE,

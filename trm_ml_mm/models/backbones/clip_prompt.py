@@ -33,8 +33,8 @@ class CLIPFeatures(tuple):
         text_mean: ``(D,)`` subtracted from text; None: nothing was.
         pooled: ``(B, D)`` CLIP's own image embedding, if it was asked for.
 
-    Who builds it anew from its maps alone, as MMPretrain's feature extractor
-    does, gets one without text.
+    Built from the map alone, as MMPretrain's feature extractor does, it has no
+    text.
     """
 
     def __new__(cls, maps: Iterable[Tensor],

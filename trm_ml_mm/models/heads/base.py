@@ -38,7 +38,8 @@ class MatchingHead(MultiLabelClsHead):
         dim: Joint width D. Not needed with ``text``;
             :class:`~trm_ml_mm.models.CLIPClassifier` fills it in.
         text: Options of
-            :class:`~trm_ml_mm.models.text.PromptedTextEncoder`.
+            :class:`~trm_ml_mm.models.text.PromptedTextEncoder`, or, with
+            ``type``, of another registered text encoder.
         in_channels: Channels of another backbone's last feature map; see
             :func:`~trm_ml_mm.models.feature_maps.feature_places` for the
             layouts.
