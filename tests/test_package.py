@@ -182,8 +182,8 @@ def test_tools_for_slurm_pass_everything_on(tmp_path):
                          '--kill-on-bad-exit=1']
     assert train[7:12] == ['--gres=gpu:8', '--time', '1:00', '--mem', '9']
     assert train[12:14] == ['py', '-u'] and Path(train[14]).name == 'train.py'
-    assert train[15:] == ['c.py', '--work-dir', 'dir', '--launcher', 'slurm',
-                          '--cfg-options', "a='b c'"]
+    assert train[15:] == ['c.py', '--work-dir', 'dir', '--cfg-options',
+                          "a='b c'", '--launcher', 'slurm']
     test = printed('slurm_test.sh', 'e.pth', '--tta')
     assert test[:12] == train[:12] and Path(test[14]).name == 'test.py'
-    assert test[15:] == ['c.py', 'e.pth', '--launcher', 'slurm', '--tta']
+    assert test[15:] == ['c.py', 'e.pth', '--tta', '--launcher', 'slurm']

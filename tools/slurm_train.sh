@@ -5,14 +5,4 @@
 # Without GPUs: GPUS=0 TASKS=8. Before its time limit, let Slurm send SIGTERM
 # (SRUN_ARGS='--signal=TERM@120'): the run saves, and --resume goes on.
 set -euo pipefail
-GPUS=${GPUS:-8}
-PER_NODE=${GPUS_PER_NODE:-8}
-TASKS=${TASKS:-$GPUS}
-TOOLS=$(dirname "$0")
-[ "$GPUS" = 0 ] || SRUN_ARGS="--gres=gpu:$((GPUS < PER_NODE ? GPUS : PER_NODE)) ${SRUN_ARGS:-}"
-# shellcheck disable=SC2086  # several arguments
-srun -p "$1" --job-name="$2" --ntasks="$TASKS" \
-    --ntasks-per-node="$((TASKS < PER_NODE ? TASKS : PER_NODE))" \
-    --cpus-per-task="${CPUS_PER_TASK:-5}" --kill-on-bad-exit=1 ${SRUN_ARGS:-} \
-    "${PYTHON:-python}" -u "$TOOLS/train.py" "$3" --work-dir "$4" \
-    --launcher slurm "${@:5}"
+bash "$(dirname "$0")/slurm_run.sh" "$1" "$2" train.py "$3" --work-dir "$4" "${@:5}"

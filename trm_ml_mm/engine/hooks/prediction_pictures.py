@@ -16,9 +16,9 @@ class PredictionPicturesHook(Hook):
     """Write every ``interval``-th test image with its predicted classes, and
     with those it has, to ``out_dir/<index>_<name>.png``.
 
-    Of several ranks, the main one draws its share of the images. MMPretrain's
-    visualizer draws. Its ``VisualizationHook`` would swap red and
-    blue, and let images of the same name in two folders replace each other.
+    MMPretrain's visualizer draws them; of several ranks, the main one draws
+    its share. (MMPretrain's ``VisualizationHook`` would swap red and blue, and
+    images of the same name in two folders would replace each other.)
 
     Args:
         out_dir: Folder of the pictures.
