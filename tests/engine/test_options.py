@@ -16,6 +16,7 @@ from trm_ml_mm.evaluation import read_record
 from trm_ml_mm.experiments.plan import parse_options
 from trm_ml_mm.features import CacheFiller
 from trm_ml_mm.models.towers import save_random_weights
+from trm_ml_mm.utils.configs import wrapped_datasets
 
 COCO = str(ROOT / 'configs/trm_ml_coco.py')
 
@@ -173,6 +174,24 @@ def test_data_root_moves_what_lies_in_it(tmp_path):
     config.write_text('train_dataloader = dict(dataset=dict(type="A"))')
     with pytest.raises(ValueError, match='and there is none'):
         load_config(str(config), {'data_root': '/new/'})
+
+
+def test_options_of_csv_files_reach_every_split(tmp_path, monkeypatch):
+    csv_config = str(ROOT / 'configs/trm_ml_csv.py')
+    monkeypatch.chdir(tmp_path)
+    cfg = load_config(csv_config, {
+        'image_folder': 'photos', 'image_column': 'file',
+        'ignore_columns': 'place'})
+    for split in ('train', 'val', 'test'):
+        *_, data = wrapped_datasets(cfg, split)
+        assert data.data_prefix == str(tmp_path / 'photos')
+        assert data.image_column == 'file'
+        assert data.ignore_columns == ['place']
+    cfg = load_config(csv_config, {'ignore_columns': ['a', 'b']})
+    assert cfg.val_dataloader.dataset.ignore_columns == ['a', 'b']
+    for name in ('image_folder', 'image_column', 'ignore_columns'):
+        with pytest.raises(ValueError, match=f'{name} is an option of CSV'):
+            coco(**{name: 'x'})
 
 
 def test_a_scene_set_brings_its_classes():
