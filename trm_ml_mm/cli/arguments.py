@@ -4,7 +4,7 @@ Nothing heavy is imported here, so that ``--help`` answers at once.
 """
 import argparse
 import os
-from typing import Union
+from typing import Optional, Sequence, Union
 
 from trm_ml_mm.utils.mmengine_private import OptionAction
 
@@ -15,9 +15,20 @@ def add_config(parser: argparse.ArgumentParser, nargs=None) -> None:
     add_cfg_options(parser)
 
 
+class ConfigOptions(OptionAction):
+    """MMEngine's parser of options, which also keeps the words as they were
+    given, in ``given_options``: for the command that a tool proposes next."""
+
+    def __call__(self, parser, namespace, values, option_string=None) -> None:
+        given = [*namespace.given_options, *values]
+        super().__call__(parser, namespace, values, option_string)
+        namespace.given_options = given
+
+
 def add_cfg_options(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(given_options=[])
     parser.add_argument(
-        '--cfg-options', nargs='+', action=OptionAction,
+        '--cfg-options', nargs='+', action=ConfigOptions,
         help='override config entries: epochs=20 lr=5e-4 '
         'train_dataloader.dataset.known=0.5')
 
@@ -32,9 +43,10 @@ def add_launcher(parser: argparse.ArgumentParser) -> None:
                         help=argparse.SUPPRESS)
 
 
-def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
+def parse(parser: argparse.ArgumentParser,
+          argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     """Parse the command line; pass the rank on to MMEngine."""
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     if hasattr(args, 'local_rank'):
         os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     return args

@@ -15,8 +15,8 @@ def next_command(tool: str, *arguments: str,
             'epochs=20'.
         options: Further ones; they win over those that were given.
     """
-    kept = [entry for entry in given if entry.split('=')[0] not in options]
-    added = [*kept, *(f'{name}={value}' for name, value in options.items())]
+    last = dict(entry.split('=', 1) for entry in given) | dict(options)
+    added = [f'{name}={value}' for name, value in last.items()]
     words = ['python', f'tools/{tool}.py', *map(str, arguments),
              *(['--cfg-options', *added] if added else [])]
     return shlex.join(words)
