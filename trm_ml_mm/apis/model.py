@@ -1,4 +1,5 @@
 """Load a trained model to use it."""
+from pathlib import Path
 from typing import NamedTuple, Optional, Sequence, Union
 
 from mmengine.config import Config
@@ -7,47 +8,83 @@ from mmpretrain.registry import MODELS
 from torch import nn
 
 from trm_ml_mm.engine import (
+    ModelDescription,
+    complete,
+    describe,
     fill_classes,
     load_config,
     load_learned,
     read_checkpoint,
+    read_description,
 )
+from trm_ml_mm.engine.description import KEY
 from trm_ml_mm.engine.hooks.partial_label import model_class_names
-from trm_ml_mm.utils.mmengine_private import describe
+from trm_ml_mm.utils.configs import nested_dicts
+from trm_ml_mm.utils.mmengine_private import describe as describe_for_mmpretrain
 
 
 class LoadedModel(NamedTuple):
-    """A model and the config it was built from."""
+    """A trained model, and what belongs to it."""
 
     model: nn.Module  # in eval mode; takes images
-    cfg: Config
+    cfg: Config  # what it was built from: that config, or the `model` alone
+    description: ModelDescription
+    meta: dict  # of the checkpoint: plain data
 
 
-def load_model(checkpoint: str,
-               config: Union[str, Config],
+def load_model(checkpoint: Union[str, Path],
+               config: Union[None, str, Config] = None,
                options: Optional[dict] = None,
-               device: str = 'cpu') -> LoadedModel:
-    """Build the model of a config, with the learned weights of a checkpoint.
+               device: str = 'cpu',
+               weights: Optional[str] = None) -> LoadedModel:
+    """A trained model from its checkpoint.
 
     The model takes images, even if it was trained from cached features.
 
     Args:
         checkpoint: File of a training run. It is read without running code.
-        config: The config it was trained with, or its file.
-        options: See :func:`~trm_ml_mm.engine.load_config`.
+        config: The config it was trained with, or its file. None: build what
+            the checkpoint describes.
+        options: See :func:`~trm_ml_mm.engine.load_config`. For a config only.
         device: Where the model goes.
+        weights: File of the frozen CLIP, if it is not where it was in
+            training.
 
     Raises:
-        FileNotFoundError: If a file is missing.
-        ValueError: If the checkpoint is damaged, or belongs to another model,
-            CLIP or class list.
+        FileNotFoundError: If a file is missing, the CLIP's too.
+        ValueError: If the checkpoint is damaged, says nothing of its model, or
+            belongs to another model, CLIP or class list.
     """
     saved = read_checkpoint(checkpoint)
-    cfg = load_config(config, options)
-    trained = saved['meta'].get('dataset_meta') or {}
-    model = build_model(cfg, trained.get('classes'))
+    if config is None:
+        if options:
+            raise ValueError('Options change a config: give the config too.')
+        found = read_description(saved['meta'].get(KEY), checkpoint)
+        cfg = Config(dict(model=found.model, default_scope='mmpretrain'))
+    else:
+        cfg = load_config(config, options)
+        trained = saved['meta'].get('dataset_meta') or {}
+        fill_classes(cfg, 'test', trained.get('classes'))
+        found = describe(cfg)
+    if weights is not None:
+        set_tower_weights(cfg.model, weights)
+    try:
+        model = build_model(cfg)
+    except (FileNotFoundError, ConnectionError) as error:
+        raise FileNotFoundError(
+            f'The CLIP of {checkpoint}, {tower_of(cfg.model)}, is not at hand '
+            f'({error}). Give its file: weights=FILE in Python, --weights '
+            'FILE in a command.') from error
+    except (RuntimeError, OSError) as error:  # open_clip could not fetch it
+        raise ValueError(
+            f'The CLIP of {checkpoint}, {tower_of(cfg.model)}, cannot be '
+            f'loaded ({type(error).__name__}: {error}). Give its file: '
+            'weights=FILE in Python, --weights FILE in a command.') from error
+    found = complete(found, model, found.classes or (
+        saved['meta'].get('dataset_meta') or {}).get('classes'))
     load_learned(model, saved['state_dict'], checkpoint)
-    return LoadedModel(model.to(device).eval(), cfg)
+    describe_for_mmpretrain(model, cfg, found.classes)
+    return LoadedModel(model.to(device).eval(), cfg, found, saved['meta'])
 
 
 def build_model(cfg: Config, classes: Optional[Sequence[str]] = None
@@ -63,5 +100,28 @@ def build_model(cfg: Config, classes: Optional[Sequence[str]] = None
         cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
     init_default_scope(cfg.get('default_scope', 'mmpretrain'))
     model = MODELS.build(cfg.model)
-    describe(model, cfg, model_class_names(model))
+    describe_for_mmpretrain(model, cfg, model_class_names(model))
     return model
+
+
+def set_tower_weights(model: dict, weights: str) -> None:
+    """Let a model's CLIP come from this file.
+
+    Raises:
+        ValueError: If the model has no CLIP.
+    """
+    towers = [options for options in nested_dicts(model) if 'arch' in options
+              and ('classes' in options or 'weights' in options)]
+    if not towers:
+        raise ValueError(f'weights={weights}: the model has no CLIP that '
+                         'could be loaded from a file.')
+    for options in towers:
+        options['weights'] = weights
+
+
+def tower_of(model: dict) -> str:
+    """Architecture and weights of a model's CLIP, in words."""
+    for options in nested_dicts(model):
+        if 'arch' in options and 'weights' in options:
+            return f'{options["arch"]} with weights {options["weights"]!r}'
+    return 'its CLIP'

@@ -16,7 +16,7 @@ from trm_ml_mm.datasets.base import (
 from trm_ml_mm.models import CLIPPromptBackbone
 from trm_ml_mm.models.towers import pack_rows
 from trm_ml_mm.registry import DATASETS, MODELS
-from trm_ml_mm.utils.configs import SPLITS, wrapped_datasets
+from trm_ml_mm.utils.configs import SPLITS, plain_types, wrapped_datasets
 from trm_ml_mm.utils.seeding import mix_seed, seed_everything
 
 from .storage import (
@@ -58,15 +58,6 @@ def resolve_dataset_config(cfg: Config, split: str) -> dict:
             f'The {split} set is a {dataset.type} without a pipeline of its '
             'own: features can be cached for single data sets only.')
     return dataset
-
-
-def plain_types(value):
-    """A config value as JSON types."""
-    if isinstance(value, dict):
-        return {str(k): plain_types(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain_types(v) for v in value]
-    return value
 
 
 def cached_pipeline(cfg: Config, split: str, augmented: bool) -> list:

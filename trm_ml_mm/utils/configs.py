@@ -22,3 +22,12 @@ def wrapped_datasets(cfg, split: str) -> Iterator[dict]:
     while dataset is not None:
         yield dataset
         dataset = dataset.get('dataset')
+
+
+def plain_types(value):
+    """A config value as JSON types."""
+    if isinstance(value, dict):
+        return {str(k): plain_types(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain_types(v) for v in value]
+    return value
