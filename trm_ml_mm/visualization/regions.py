@@ -42,8 +42,8 @@ def seen_area(steps: Sequence[dict], width: int, height: int) -> Area:
         elif step['type'] == 'CenterCrop':
             crop = step['crop_size']
             crop = crop if isinstance(crop, (list, tuple)) else (crop, crop)
-            ratio_x = min(crop[1] / scaled_width, 1.)
-            ratio_y = min(crop[0] / scaled_height, 1.)
+            ratio_x = min(crop[0] / scaled_width, 1.)
+            ratio_y = min(crop[1] / scaled_height, 1.)
             x, y = (left + right) / 2, (top + bottom) / 2
             half_x = ratio_x * (right - left) / 2
             half_y = ratio_y * (bottom - top) / 2
