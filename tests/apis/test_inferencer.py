@@ -219,12 +219,12 @@ def test_names_fit_over_a_panel():
     assert len(shortened('a very long name of a class, indeed')) == 28
 
 
-def run(capsys, monkeypatch, *arguments, code=0):
+def run(capsys, monkeypatch, *arguments, code=0, main=command.main):
     """The command in this process; what it printed."""
     monkeypatch.setattr(sys, 'argv', ['predict', *map(str, arguments)])
     monkeypatch.setenv('COLUMNS', '100')
     try:
-        command.main()
+        main()
         status = 0
     except SystemExit as end:
         status = end.code

@@ -131,5 +131,7 @@ def tower_of(model: dict) -> str:
     """Architecture and weights of a model's CLIP, in words."""
     for options in nested_dicts(model):
         if 'arch' in options and 'weights' in options:
-            return f'{options["arch"]} with weights {options["weights"]!r}'
+            weights = options['weights']
+            return (options['arch'] if weights is None else
+                    f'{options["arch"]} with the weights {weights!r}')
     return 'its CLIP'
