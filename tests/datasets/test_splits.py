@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from trm_ml_mm.cli.split_table import main
+from trm_ml_mm.cli import split_table
 from trm_ml_mm.datasets.duplicates import (
     NEAR_BITS,
     ImageScan,
@@ -21,6 +21,7 @@ from trm_ml_mm.datasets.duplicates import (
 from trm_ml_mm.datasets.splits import split_at_random
 from trm_ml_mm.engine import build_dataset, load_config
 
+main = split_table.main.__wrapped__  # raises its errors
 SPLITS = ('train', 'val', 'test')
 
 
@@ -282,7 +283,7 @@ def test_the_proposed_command_reads_the_tables(photos, capsys):
     options = dict(word.split('=') for word in line.split('--cfg-options ')[1]
                    .split())
     options['ignore_columns'] = options['ignore_columns'].split(',')
-    cfg = load_config('configs/trm_ml_csv.py', options)
+    cfg = load_config('trm_ml_csv', options)
     for name in SPLITS:
         data = build_dataset(cfg, name)
         assert len(data) == len(tables[name]) - 1

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from tests_support import ROOT
 
-from trm_ml_mm.cli.inspect_data import main
+from trm_ml_mm.cli import inspect_data
 from trm_ml_mm.datasets.inspection import (
     image_problem,
     judge_labels,
@@ -38,8 +38,9 @@ def own(tmp_path, monkeypatch):
 
 def inspect(root, capsys, *options, arguments=(), code=0):
     try:
-        main([CONFIG, '--out', str(root / 'out'), *arguments, '--cfg-options',
-              f'data_root={root}', *options])
+        inspect_data.main.__wrapped__([
+            CONFIG, '--out', str(root / 'out'), *arguments, '--cfg-options',
+            f'data_root={root}', *options])
         found = 0
     except SystemExit as end:
         found = end.code

@@ -6,7 +6,7 @@ from typing import Dict, List, NamedTuple, Optional, Sequence
 
 from trm_ml_mm.utils.configs import SPLITS
 
-from .arguments import add_config, parse
+from .arguments import add_config, command, parse
 from .next_command import next_command
 
 STATUS = ('exit status: 0 nothing to mend; 1 there are warnings or errors, '
@@ -41,6 +41,7 @@ class Inspected(NamedTuple):
     folders: Dict[str, None]  # of the user's own images; a set in order
 
 
+@command
 def main(argv: Optional[Sequence[str]] = None) -> None:
     args = parse_args(argv)
     from rich.console import Console

@@ -7,9 +7,10 @@ from typing import Dict, List, NamedTuple, Optional, Sequence
 
 from trm_ml_mm.utils.configs import SPLITS
 
+from .arguments import command, parse
 from .next_command import next_command
 
-CONFIG, DATA_ROOT = 'configs/trm_ml_csv.py', 'data/own'
+CONFIG, DATA_ROOT = 'trm_ml_csv', 'data/own'
 FORMAT = 1  # of split.json
 SHOWN = 10  # groups of duplicates, unreadable images
 LARGE_GROUP = .2  # of all images: no longer a few copies of a picture
@@ -52,9 +53,10 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
                         'be decoded, instead of stopping')
     parser.add_argument('--overwrite', action='store_true',
                         help='replace the tables of an earlier split')
-    return parser.parse_args(argv)
+    return parse(parser, argv)
 
 
+@command
 def main(argv: Optional[Sequence[str]] = None) -> None:
     args = parse_args(argv)
     import numpy as np

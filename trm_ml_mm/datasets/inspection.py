@@ -14,11 +14,10 @@ from trm_ml_mm.labels import summarize_labels
 
 from .base import is_readable, resolve_dataset
 from .csv_labels import VALUES
+from .images import find_images
 from .splits import Table
 
 ERROR, WARNING, NOTE = 'Error', 'Warning', 'Note'
-IMAGE_SUFFIXES = {'.avif', '.bmp', '.gif', '.jpeg', '.jpg', '.png', '.ppm',
-                  '.tif', '.tiff', '.webp'}
 SHOWN = 5  # names in one finding
 
 
@@ -244,12 +243,9 @@ def file_digest(path: str) -> str:
 
 def unnamed_images(folder: str, named: Sequence[str]) -> List[str]:
     """Images in a folder, and in those inside it, that no table names."""
-    known = {os.path.normcase(os.path.abspath(path)) for path in named}
-    found = []
-    for place, _, files in os.walk(folder, followlinks=True):
-        for name in files:
-            path = os.path.join(place, name)
-            if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES and (
-                    os.path.normcase(os.path.abspath(path)) not in known):
-                found.append(path)
-    return sorted(found)
+    known = {os.path.abspath(path) for path in named}
+    try:
+        return [path for path in find_images(folder)
+                if os.path.abspath(path) not in known]
+    except FileNotFoundError:  # it has none
+        return []

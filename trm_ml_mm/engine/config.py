@@ -10,6 +10,7 @@ from mmengine.registry import init_default_scope
 from trm_ml_mm.labels import class_names
 from trm_ml_mm.registry import DATASETS
 from trm_ml_mm.utils.configs import SPLITS, nested_dicts, wrapped_datasets
+from trm_ml_mm.utils.package import package_configs
 
 from .options import check_options, check_values
 from .shorthands import SHORTHANDS, apply_shorthands
@@ -22,8 +23,9 @@ def load_config(config: Union[str, Config],
     """A config with options.
 
     Args:
-        config: Config file, of text or pure Python; or a config, which is not
-            changed.
+        config: Config file, of text or pure Python; the name of a config of
+            the package, such as ``'trm_ml_scenes'``; or a config, which is
+            not changed.
         options: As ``--cfg-options`` gives them: dotted entries, and the
             shorthands of :mod:`~trm_ml_mm.engine.shorthands` (``epochs``,
             ``lr``, ``image_size``, ``arch``, ``data_root``, ``scene_set``;
@@ -35,10 +37,7 @@ def load_config(config: Union[str, Config],
         ValueError: If an option changes nothing, or a value makes no sense.
     """
     if not isinstance(config, Config):
-        if not os.path.isfile(config):
-            raise FileNotFoundError(f'The config {config} does not exist: '
-                                    'give the path of a config file.')
-        config = Config.fromfile(config)
+        config = Config.fromfile(find_config(config))
     cfg = Config(named_types(config.to_dict()), filename=config.filename)
     init_default_scope(cfg.get('default_scope', 'mmpretrain'))
     options = options or {}
@@ -48,6 +47,24 @@ def load_config(config: Union[str, Config],
                          if key not in SHORTHANDS})
     check_values(cfg)
     return cfg
+
+
+def find_config(config: str) -> str:
+    """Path of a config file, or of the package's config of this name.
+
+    Raises:
+        FileNotFoundError: If there is neither.
+    """
+    if os.path.isfile(config):
+        return config
+    if os.path.basename(config) == config:
+        found = [path for path in package_configs()
+                 if config in (path.name, path.stem)]
+        if found:
+            return str(found[0])
+    raise FileNotFoundError(
+        f'The config {config} does not exist: give the path of a config file, '
+        "or the name of one of the package's, such as trm_ml_scenes.")
 
 
 def named_types(value):

@@ -16,6 +16,7 @@ from trm_ml_mm.utils.configs import SPLITS, nested_dicts
 
 from .checkpoint import read_checkpoint
 from .config import fill_classes, load_config, work_dir_of
+from .description import describe
 from .hooks.partial_label import check_wrapper
 from .runner import SafeRunner
 from .tta import use_tta
@@ -74,6 +75,7 @@ def build_runner(config: Union[str, Config],
                  None if train else trained_classes(cfg, checkpoint))
     if not validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+    description = describe(cfg)  # a cache replaces pipeline and preprocessor
     if cfg.get('feature_cache'):
         use_cache(cfg, cfg.feature_cache, SPLITS if train else ('test', ))
     if tta is not None:
@@ -117,7 +119,9 @@ def build_runner(config: Union[str, Config],
             broadcast_buffers=False,
             find_unused_parameters=cfg.get('find_unused_parameters', False)),
             **wrapper)
-    return runner_class(cfg).from_cfg(cfg)
+    runner = runner_class(cfg).from_cfg(cfg)
+    runner.description = description
+    return runner
 
 
 def trained_classes(cfg: Config, checkpoint: Optional[str]

@@ -18,6 +18,7 @@ from trm_ml_mm.models.towers import pack_rows
 from trm_ml_mm.registry import DATASETS, MODELS
 from trm_ml_mm.utils.configs import (
     SPLITS,
+    plain_types,
     tests_on_validation,
     wrapped_datasets,
 )
@@ -62,15 +63,6 @@ def resolve_dataset_config(cfg: Config, split: str) -> dict:
             f'The {split} set is a {dataset.type} without a pipeline of its '
             'own: features can be cached for single data sets only.')
     return dataset
-
-
-def plain_types(value):
-    """A config value as JSON types."""
-    if isinstance(value, dict):
-        return {str(k): plain_types(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain_types(v) for v in value]
-    return value
 
 
 def cached_pipeline(cfg: Config, split: str, augmented: bool) -> list:
