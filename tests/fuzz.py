@@ -31,7 +31,12 @@ from trm_ml_mm.datasets import (
 )
 from trm_ml_mm.engine import read_checkpoint
 from trm_ml_mm.evaluation.run_record import FORMAT, read_record
-from trm_ml_mm.features.storage import CacheMeta, FeatureCache
+from trm_ml_mm.features.storage import (
+    NO_FILE,
+    CacheMeta,
+    FeatureCache,
+    ImageFile,
+)
 from trm_ml_mm.labels import class_names, load_mask, save_mask
 from trm_ml_mm.labels.mask_files import load_labels
 from trm_ml_mm.labels.protocols import listed_positives_mask
@@ -168,10 +173,11 @@ def archive(root):
 
 
 def cache(root):
-    meta = CacheMeta('t', {}, [], 'f', 1, (2, 2), 4, 'float32')
-    FeatureCache.create(root, meta, 3)
-    return ['meta.json', 'state.npy', 'features.npy'], lambda: (
-        FeatureCache(root))
+    meta = CacheMeta('t', {}, [], 1, (2, 2), 4, 'float32')
+    files = [ImageFile(name, name, NO_FILE, 0) for name in 'abc']
+    FeatureCache.create(root, meta).update(files)
+    return ['meta.json', 'images.json', 'part_0/state.npy',
+            'part_0/features.npy'], lambda: FeatureCache(root)
 
 
 def record(root):

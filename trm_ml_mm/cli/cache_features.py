@@ -52,12 +52,13 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         CacheFiller(cfg, split, out, args.views, args.dtype, args.seed, tower)
         for split in splits_to_cache(cfg)
     ]
-    if rank == 0:
-        for filler in fillers:
+    for filler in fillers:  # room for all of them, before any is computed
+        changed = filler.open()
+        if rank == 0:
             print(f'{filler.folder}: {len(filler.dataset)} images x '
-                  f'{filler.meta.views} views, {filler.bytes / 1e9:.2f} GB')
-    for filler in fillers:
-        filler.open()  # room for all of them, before any is computed
+                  f'{filler.meta.views} views, {filler.bytes / 1e9:.2f} GB; '
+                  f'{changed.added} are new or changed, {changed.gone} are '
+                  'gone')
     for filler in fillers:
         with Progress(disable=rank != 0) as bar:
             task = bar.add_task(str(filler.folder))
