@@ -51,6 +51,15 @@ def read_checkpoint(path: Union[str, Path]) -> dict:
     return checkpoint
 
 
+def trained_classes(checkpoint: dict) -> Optional[List[str]]:
+    """The class names that a checkpoint was trained with, in order; None if it
+    does not say."""
+    meta = checkpoint['meta'].get('dataset_meta')
+    names = meta.get('classes') if isinstance(meta, dict) else None
+    return list(names) if isinstance(names, (list, tuple)) and all(
+        isinstance(name, str) for name in names) else None
+
+
 def checkpoints_in(work_dir: Union[str, Path]) -> List[Path]:
     """The checkpoints to resume from: one within an epoch, then those of
     epochs or iterations, the latest first."""
