@@ -13,7 +13,11 @@ from trm_ml_mm.utils.configs import SPLITS, nested_dicts, wrapped_datasets
 from trm_ml_mm.utils.package import package_configs
 
 from .options import check_options, check_values
-from .shorthands import SHORTHANDS, apply_shorthands
+from .shorthands import (
+    SHORTHANDS,
+    apply_late_shorthands,
+    apply_shorthands,
+)
 
 WORK_DIRS = 'work_dirs'
 
@@ -29,6 +33,7 @@ def load_config(config: Union[str, Config],
         options: As ``--cfg-options`` gives them: dotted entries, and the
             shorthands of :mod:`~trm_ml_mm.engine.shorthands` (``epochs``,
             ``lr``, ``image_size``, ``arch``, ``data_root``, ``workers``,
+            ``early_stopping``, ``balance_classes``, ``tensorboard``,
             ``scene_set``; of CSV files: ``image_folder``, ``image_column``,
             ``ignore_columns``).
 
@@ -45,6 +50,7 @@ def load_config(config: Union[str, Config],
     apply_shorthands(cfg, options)
     cfg.merge_from_dict({key: value for key, value in options.items()
                          if key not in SHORTHANDS})
+    apply_late_shorthands(cfg, options)
     check_values(cfg)
     return cfg
 

@@ -5,6 +5,7 @@ A config may say ``epochs = 20`` at its top level, and a command
 on it. An entry that an option names in full is applied later, so it wins.
 """
 import os
+from importlib.util import find_spec
 from numbers import Integral, Real
 from typing import Callable, Dict, List, Optional, Sequence, Union
 
@@ -266,9 +267,78 @@ def _csv_sets(cfg: Config, option: str) -> List[dict]:
     return found
 
 
+def set_early_stopping(cfg: Config, patience: int) -> None:
+    """Stop the training after so many validations in a row without a better
+    mAP.
+
+    Raises:
+        ValueError: If it is no positive integer, or nothing is validated.
+    """
+    if not isinstance(patience, Integral) or isinstance(patience, bool) or (
+            patience < 1):
+        raise ValueError('early_stopping is a positive number of validations '
+                         f'without a better mAP, got {patience!r}.')
+    if not cfg.get('val_dataloader'):
+        raise ValueError('early_stopping needs validations, and this config '
+                         'has no val_dataloader.')
+    cfg.setdefault('default_hooks', {})['early_stopping'] = dict(
+        type='EarlyStoppingHook', monitor='multi-label/mAP', rule='greater',
+        min_delta=.01, patience=patience)  # percent
+
+
+def set_tensorboard(cfg: Config, wanted: bool) -> None:
+    """Write what is logged for TensorBoard too.
+
+    Raises:
+        ValueError: If it is neither True nor False.
+        ImportError: If TensorBoard is not installed.
+    """
+    if not isinstance(wanted, bool):
+        raise ValueError(f'tensorboard is True or False, got {wanted!r}.')
+    backend = dict(type='TensorboardVisBackend')
+    visualizer = cfg.setdefault('visualizer', dict(
+        type='UniversalVisualizer', vis_backends=[]))
+    others = [entry for entry in visualizer.get('vis_backends') or []
+              if entry != backend]
+    visualizer['vis_backends'] = [*others, *([backend] if wanted else [])]
+    if wanted and find_spec('tensorboard') is None:
+        raise ImportError('tensorboard=True needs the package tensorboard: '
+                          'pip install tensorboard.')
+
+
+def set_balance_classes(cfg: Config, threshold: float) -> None:
+    """Repeat training images of rare classes (MMEngine's
+    ``ClassBalancedDataset``, around the masked set).
+
+    Args:
+        cfg: Changed in place.
+        threshold: A class that is known to be present in a smaller ratio f of
+            the images is rare: an image of it comes ``sqrt(threshold / f)``
+            times per epoch, rounded up.
+
+    Raises:
+        ValueError: If it is not in (0, 1], or there is no training set.
+    """
+    if not isinstance(threshold, Real) or isinstance(threshold, bool) or (
+            not 0 < threshold <= 1):
+        raise ValueError('balance_classes is a ratio of images in (0, 1], got '
+                         f'{threshold!r}.')
+    loader = cfg.get('train_dataloader')
+    if not loader:
+        raise ValueError('balance_classes needs a training set, and this '
+                         'config has no train_dataloader.')
+    dataset = loader.dataset
+    if str(dataset.type).endswith('ClassBalancedDataset'):
+        dataset.oversample_thr = threshold
+    else:
+        loader.dataset = dict(type='ClassBalancedDataset', dataset=dataset,
+                              oversample_thr=threshold)
+
+
 SHORTHANDS: Dict[str, Callable] = dict(
     arch=set_arch,
     data_root=set_data_root,
+    early_stopping=set_early_stopping,
     epochs=set_epochs,
     ignore_columns=set_ignore_columns,
     image_column=set_image_column,
@@ -276,12 +346,16 @@ SHORTHANDS: Dict[str, Callable] = dict(
     image_size=set_image_size,
     lr=set_lr,
     scene_set=set_scene_set,
-    workers=set_workers)
+    tensorboard=set_tensorboard,
+    workers=set_workers,
+    balance_classes=set_balance_classes)
+# They move entries that other options may name, so they come after these.
+LATE = ('balance_classes', )
 
 
 def apply_shorthands(cfg: Config, options: dict) -> None:
     """Apply the shorthands at the top level of a config, then those among
-    ``options``; change ``cfg`` in place."""
+    ``options``, but for :data:`LATE`; change ``cfg`` in place."""
     named = {key: cfg[key] for key in SHORTHANDS
              if key in cfg and key not in options}
     root = named.pop('data_root', None)
@@ -290,5 +364,13 @@ def apply_shorthands(cfg: Config, options: dict) -> None:
         set_data_root(cfg, root)  # a config that only overrides data_root
     values = {**named, **options}
     for key in SHORTHANDS:  # lr after epochs, so that it says what it is
-        if key in values:
+        if key in values and key not in LATE:
             SHORTHANDS[key](cfg, values[key])
+
+
+def apply_late_shorthands(cfg: Config, options: dict) -> None:
+    """Apply those of :data:`LATE`, when all options are in the config."""
+    for key in LATE:
+        value = options.get(key, cfg.get(key))
+        if value is not None:
+            SHORTHANDS[key](cfg, value)
