@@ -4,6 +4,7 @@
 """
 import importlib
 import json
+import re
 import sys
 
 import cv2
@@ -170,6 +171,22 @@ def test_cvat(library, case, tmp_path):
     own.export(str(tmp_path / 'out'), 'cvat')
     path, = (tmp_path / 'out').rglob('*.xml')
     check(case, tool.read_answers(path, case.table))
+
+
+def test_the_documented_example_runs(case, tmp_path, monkeypatch, capsys):
+    page = (ROOT / 'docs/annotation.md').read_text()
+    code, = re.findall('```python\n(.*?)```', page, re.S)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'table.csv').write_text(
+        'image,dog,cat\na.jpg,1,\nb.jpg,,0\n')
+    (tmp_path / 'answers.json').write_text(json.dumps([dict(
+        table_image='a.jpg', **{f'class_{safe_name("cat")}': 'absent',
+                                f'class_{safe_name("dog")}': 'present'})]))
+    exec(code, {})
+    assert capsys.readouterr().out == '1 filled, 1 confirmed\n\n'
+    assert (tmp_path / 'table2.csv').read_text() == (
+        'image,dog,cat\na.jpg,1,0\nb.jpg,,0\n')
+    assert len(json.loads((tmp_path / 'tasks.json').read_text())) == 2
 
 
 def test_a_table_of_lists_goes_the_same_way(tmp_path):

@@ -89,7 +89,7 @@ NAMES = st.text(st.characters(exclude_categories=['Cs'],
     and s not in ('image', 'positive', '.', './'))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.data())
 def test_odd_names_come_back(tmp_path_factory, data):
     folder = tmp_path_factory.mktemp('odd')
