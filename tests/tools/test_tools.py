@@ -53,7 +53,9 @@ def test_make_masks_of_a_config(tmp_path):
 def test_inspect_data_counts_and_names_unreadable_files(tmp_path):
     trees.csv(tmp_path)
     out = tool('inspect_data', 'configs/trm_ml_csv.py', '--out', tmp_path,
-               '--cfg-options', f'data_root={tmp_path}/')
+               '--split', 'train', '--cfg-options', f'data_root={tmp_path}/',
+               code=1)
+    assert 'known to have them: "hot dog"' in out
     facts = {}
     for line in out.splitlines():
         cells = [cell.strip() for cell in line.strip('│').split('│')]
@@ -71,6 +73,7 @@ def test_inspect_data_counts_and_names_unreadable_files(tmp_path):
     out = tool('inspect_data', 'configs/trm_ml_csv.py', '--out', tmp_path,
                '--cfg-options', f'data_root={tmp_path}/', code=1)
     assert 'b.jpg: image file is truncated' in out
+    assert out.count('1 of 3 images cannot be used') == 2  # train and val
 
 
 @pytest.mark.parametrize('split', ['train', 'test'])
@@ -78,8 +81,11 @@ def test_inspect_data_of_the_built_in_set(tmp_path, split):
     inner = '.dataset' if split == 'train' else ''
     out = tool('inspect_data', 'configs/trm_ml_scenes.py', '--split', split,
                '--out', tmp_path, '--samples', 5, '--cfg-options',
-               f'{split}_dataloader.dataset{inner}.num_images=20')
+               f'{split}_dataloader.dataset{inner}.num_images=20',
+               code=int(split == 'train'))
     assert 'unreadable' not in out and 'striped star' in out
+    assert ('no image that is known to have them' in out) == (
+        split == 'train')  # 20 images, of which 10% of the labels are known
     assert (tmp_path / f'samples_{split}.png').is_file()
 
 
