@@ -2,7 +2,7 @@
 import argparse
 import sys
 
-from trm_ml_mm.cli.arguments import add_config, add_launcher, parse
+from trm_ml_mm.cli.arguments import add_config, add_launcher, command, parse
 
 
 def parse_args():
@@ -28,6 +28,7 @@ def parse_args():
     return parse(parser)
 
 
+@command
 def main():
     args = parse_args()
     from trm_ml_mm.engine import ReportHook, build_runner, close

@@ -1,7 +1,7 @@
 """Train a config: python tools/train.py configs/trm_ml_scenes.py"""
 import argparse
 
-from trm_ml_mm.cli.arguments import add_config, add_launcher, parse
+from trm_ml_mm.cli.arguments import add_config, add_launcher, command, parse
 
 
 def parse_args():
@@ -23,6 +23,7 @@ def parse_args():
     return parse(parser)
 
 
+@command
 def main():
     args = parse_args()
     from trm_ml_mm.engine import build_runner, close

@@ -13,8 +13,8 @@ def test_a_loaded_model_predicts_as_the_trained_one(small_run, tmp_path):
     runner = small_run({'train_cfg.max_epochs': 1})
     runner.train()
     path = str(tmp_path / 'run/epoch_1.pth')
-    model, cfg = load_model(path, CONFIG,
-                            {'val_dataloader.dataset.num_images': 4})
+    model, cfg, *_ = load_model(path, CONFIG,
+                                {'val_dataloader.dataset.num_images': 4})
     data = build_dataset(cfg, 'val')
     batch = pseudo_collate([data[i] for i in range(4)])
     scores = []

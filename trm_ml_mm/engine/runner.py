@@ -72,6 +72,7 @@ class SafeRunner(Runner):
         ValueError: In those cases; with what to do.
     """
 
+    description = None  # of the model, for checkpoints; None: read the config
     is_test = False  # every learned weight must be in the checkpoint
 
     def train(self):

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Callable, Dict, List, NamedTuple, Sequence, Union
 
 import torch
-import torch.nn.functional as F
 from mmengine.dataset import pseudo_collate
 
 from trm_ml_mm.apis import load_model
@@ -129,7 +128,7 @@ def draw_saliency(pixel_job: Job, region_job: Job, out: Union[str, Path],
                   path: Path) -> None:
     """One test scene with four categories, and where three kinds of matching
     look for each."""
-    (region, cfg), (pixel, _) = (
+    (region, cfg, *_), (pixel, *_) = (
         _load_last(job, out) for job in (region_job, pixel_job))
     dataset = build_dataset(cfg, 'test')
     index = next(i for i in range(len(dataset))
@@ -144,10 +143,8 @@ def draw_saliency(pixel_job: Job, region_job: Job, out: Union[str, Path],
     feats = region.backbone(batch['inputs'])
     handle.remove()
     whole = image_attention(region.backbone.visual, trunk['x'])
-    locations = F.normalize(feats.dense[0].flatten(1), dim=0)
-    text = pixel.backbone(batch['inputs']).text[0]
-    pixels = (pixel.head.attention_scale * text @ locations).softmax(-1)
-    regions = region.head.match(feats).features.saliency[0]
+    pixels = pixel.head.saliency(pixel.backbone(batch['inputs']))[0]
+    regions = region.head.saliency(feats)[0]
     grid = feats.dense.shape[-2:]
     draw_maps(
         sample['inputs'].permute(1, 2, 0).numpy()[..., ::-1],

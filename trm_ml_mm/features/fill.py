@@ -16,7 +16,12 @@ from trm_ml_mm.datasets.base import (
 from trm_ml_mm.models import CLIPPromptBackbone
 from trm_ml_mm.models.towers import pack_rows
 from trm_ml_mm.registry import DATASETS, MODELS
-from trm_ml_mm.utils.configs import SPLITS, wrapped_datasets
+from trm_ml_mm.utils.configs import (
+    SPLITS,
+    plain_types,
+    tests_on_validation,
+    wrapped_datasets,
+)
 from trm_ml_mm.utils.seeding import mix_seed, seed_everything
 
 from .storage import (
@@ -58,15 +63,6 @@ def resolve_dataset_config(cfg: Config, split: str) -> dict:
             f'The {split} set is a {dataset.type} without a pipeline of its '
             'own: features can be cached for single data sets only.')
     return dataset
-
-
-def plain_types(value):
-    """A config value as JSON types."""
-    if isinstance(value, dict):
-        return {str(k): plain_types(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain_types(v) for v in value]
-    return value
 
 
 def cached_pipeline(cfg: Config, split: str, augmented: bool) -> list:
@@ -261,6 +257,4 @@ def splits_to_cache(cfg: Config) -> Iterator[str]:
 def cached_test_split(cfg: Config) -> str:
     """Whose cache the test set uses: its own, or that of 'val' if both are the
     same data set."""
-    val = cfg.get('val_dataloader') or {}
-    same = val.get('dataset') == cfg.test_dataloader.dataset
-    return 'val' if same else 'test'
+    return 'val' if tests_on_validation(cfg) else 'test'

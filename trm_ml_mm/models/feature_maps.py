@@ -1,5 +1,5 @@
 """What other backbones give, as a list of places."""
-from typing import Optional, Sequence, Union
+from typing import Optional, Sequence, Tuple, Union
 
 import torch
 from torch import Tensor
@@ -81,6 +81,30 @@ def feature_places(feats: Union[Tensor, Sequence[Tensor]],
             f'extra_tokens={extra_tokens} leaves no place of the '
             f'{places.shape[1]} tokens of the backbone.')
     return places[:, extra_tokens:]
+
+
+def map_size(feats: Union[Tensor, Sequence[Tensor]], places: int
+             ) -> Tuple[int, int]:
+    """Height and width of the last feature map.
+
+    Args:
+        feats: See :func:`feature_places`.
+        places: L, their product.
+
+    Raises:
+        ValueError: If tokens are no square.
+    """
+    last = feats[-1] if isinstance(feats, (tuple, list)) else feats
+    if last.dim() == 4:
+        _, *sides = last.shape
+        for size in (sides[1:], sides[:2]):  # (B, C, H, W), (B, H, W, C)
+            if size[0] * size[1] == places:
+                return tuple(size)
+    side = round(places**.5)
+    if side * side != places:
+        raise ValueError(f'The backbone gave {places} tokens, which are no '
+                         'square map: maps need images of equal sides.')
+    return side, side
 
 
 def _shapes(feats) -> str:

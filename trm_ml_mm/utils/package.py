@@ -1,5 +1,6 @@
 """Where the package keeps its configs."""
 from pathlib import Path
+from typing import List
 
 INDEX = 'model-index.yml'
 
@@ -17,6 +18,13 @@ def package_folder() -> Path:
             return folder
     raise FileNotFoundError(f'{package} has no {INDEX}: install the package '
                             'anew.')
+
+
+def package_configs() -> List[Path]:
+    """All configs of the package that are no pieces of others."""
+    folder = package_folder() / 'configs'
+    return sorted(path for path in folder.rglob('*.py')
+                  if '_base_' not in path.parts)
 
 
 def package_config(name: str) -> str:

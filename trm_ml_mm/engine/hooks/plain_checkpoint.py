@@ -1,10 +1,12 @@
-"""Checkpoints that hold only tensors and plain types."""
+"""Checkpoints that hold only tensors and plain types, and say what they are."""
 import numpy as np
 import torch
 from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer
 
 from trm_ml_mm.registry import HOOKS
+
+from ..description import KEY, describe_run
 
 # Of each logged value: more than any smoothing window needs, and the
 # checkpoints of a long run do not grow.
@@ -19,11 +21,15 @@ class PlainCheckpointHook(Hook):
     method). ``torch.load(..., weights_only=True)``, the default since PyTorch
     2.6, refuses them. This hook converts them to tensors when saving, and back
     when loading.
+
+    It also stores a description of the model, so that
+    :func:`trm_ml_mm.apis.load_model` needs no config.
     """
 
     priority = 'VERY_HIGH'
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
+        checkpoint['meta'][KEY] = describe_run(runner)
         hub = checkpoint['message_hub']
         hub['log_scalars'] = {
             key: [torch.as_tensor(part[-KEPT_VALUES:]) for part in buffer.data]

@@ -123,6 +123,16 @@ class MatchingHead(MultiLabelClsHead):
         with full_precision(joint.dense):
             return self.relations(self.add_bias(self.raw_logits(joint)))
 
+    def saliency(self, feats: Tuple[Tensor]) -> Tensor:
+        """Where the head looks for each category: ``(B, C, L)``, which sums to
+        1 over the locations.
+
+        Raises:
+            ValueError: If it looks at the whole image.
+        """
+        raise ValueError(f'{type(self).__name__} looks at the whole image: it '
+                         'has no map of where a category is.')
+
     def joint_features(self, feats: Tuple[Tensor]) -> CLIPFeatures:
         """Image and text features in the joint space.
 

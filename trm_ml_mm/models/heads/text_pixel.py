@@ -1,5 +1,5 @@
 """Baseline: text matched with every location (DualCoOp)."""
-from typing import Optional
+from typing import Optional, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -9,7 +9,7 @@ from trm_ml_mm.registry import MODELS
 
 from ..backbones import CLIPFeatures
 from ..region import as_locations, prompt_similarity
-from .base import MatchingHead
+from .base import MatchingHead, full_precision
 
 
 @MODELS.register_module()
@@ -36,8 +36,20 @@ class TextPixelHead(MatchingHead):
             logit_scale if attention_scale is None else attention_scale)
 
     def raw_logits(self, joint: CLIPFeatures) -> Tensor:
+        weights, similarity = self.weights_and_similarity(joint)
+        return self.scaled(self.logit_scale) * (weights * similarity).sum(1)
+
+    def saliency(self, feats: Tuple[Tensor]) -> Tensor:
+        """Weight of each location in a category's logit, ``(B, C, L)``."""
+        joint = self.joint_features(feats)
+        with full_precision(joint.dense):
+            return self.weights_and_similarity(joint)[0].transpose(1, 2)
+
+    def weights_and_similarity(self, joint: CLIPFeatures
+                               ) -> Tuple[Tensor, Tensor]:
+        """Of every location and category, ``(B, L, C)`` each."""
         locations = F.normalize(as_locations(joint.dense).float(), dim=-1)
         positive, similarity = prompt_similarity(locations, joint.text)
         weights = torch.softmax(
             self.scaled(self.attention_scale) * positive, 1)
-        return self.scaled(self.logit_scale) * (weights * similarity).sum(1)
+        return weights, similarity

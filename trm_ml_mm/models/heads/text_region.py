@@ -118,6 +118,10 @@ class TextRegionMatchingHead(MatchingHead):
                 for level in (found.query, found.region))
             return MatchingOutput(query, region, found, joint.text)
 
+    def saliency(self, feats: Tuple[Tensor]) -> Tensor:
+        """Where each category's region is, ``(B, C, L)``."""
+        return self.match(feats).features.saliency
+
     def find_regions(self, joint: CLIPFeatures) -> RegionFeatures:
         """Where each category looks, and what it finds there."""
         return self.region(joint.dense, joint.zero_shot_text,
