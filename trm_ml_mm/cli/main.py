@@ -10,6 +10,7 @@ COMMANDS = (
     ('test', 'test', 'test a checkpoint'),
     ('predict', 'predict', 'label images with a checkpoint'),
     ('publish', 'publish_model', 'write a file to hand over'),
+    ('export', 'export', 'write an ONNX or PyTorch file'),
     ('split', 'split_table', 'split one table into train, val and test'),
     ('inspect', 'inspect_data', 'look at data before a training'),
     ('inspect-tower', 'inspect_tower', 'look at a CLIP before a training'),
