@@ -55,8 +55,6 @@ class MultiLabelInferencer(BaseInferencer):
         ValueError, FileNotFoundError: See :func:`~trm_ml_mm.apis.load_model`.
     """
 
-    forward_kwargs = {'maps'}
-
     def __init__(self,
                  checkpoint: Union[str, Path, LoadedModel],
                  config: Union[None, str, Config] = None,
@@ -214,9 +212,6 @@ class MultiLabelInferencer(BaseInferencer):
     def scores(self, logits: Tensor) -> np.ndarray:
         """``(..., C)`` scores of logits."""
         return logits.sigmoid().numpy()
-
-    def postprocess(self, preds, visualization, return_datasample=False):
-        raise NotImplementedError  # stream() makes results one by one
 
 
 class PictureNames:
