@@ -34,7 +34,12 @@ from trm_ml_mm.datasets import (
 )
 from trm_ml_mm.engine import read_checkpoint
 from trm_ml_mm.evaluation.run_record import FORMAT, read_record
-from trm_ml_mm.features.storage import CacheMeta, FeatureCache
+from trm_ml_mm.features.storage import (
+    NO_FILE,
+    CacheMeta,
+    FeatureCache,
+    ImageFile,
+)
 from trm_ml_mm.labels import (
     UNKNOWN,
     LabelTable,
@@ -177,10 +182,11 @@ def archive(root):
 
 
 def cache(root):
-    meta = CacheMeta('t', {}, [], 'f', 1, (2, 2), 4, 'float32')
-    FeatureCache.create(root, meta, 3)
-    return ['meta.json', 'state.npy', 'features.npy'], lambda: (
-        FeatureCache(root))
+    meta = CacheMeta('t', {}, [], 1, (2, 2), 4, 'float32')
+    files = [ImageFile(name, name, NO_FILE, 0) for name in 'abc']
+    FeatureCache.create(root, meta).update(files)
+    return ['meta.json', 'images.json', 'part_0/state.npy',
+            'part_0/features.npy'], lambda: FeatureCache(root)
 
 
 def record(root):

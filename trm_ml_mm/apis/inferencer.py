@@ -56,8 +56,6 @@ class MultiLabelInferencer(BaseInferencer):
         ValueError, FileNotFoundError: See :func:`~trm_ml_mm.apis.load_model`.
     """
 
-    forward_kwargs = {'maps'}
-
     def __init__(self,
                  checkpoint: Union[str, Path, LoadedModel],
                  config: Union[None, str, Config] = None,
@@ -226,9 +224,6 @@ class MultiLabelInferencer(BaseInferencer):
             return scores, scores >= THRESHOLD
         return (self.calibration.probabilities.probabilities(logits),
                 self.calibration.predict(logits))
-
-    def postprocess(self, preds, visualization, return_datasample=False):
-        raise NotImplementedError  # stream() makes results one by one
 
 
 class PictureNames:

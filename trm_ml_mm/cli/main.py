@@ -11,6 +11,7 @@ COMMANDS = (
     ('predict', 'predict', 'label images with a checkpoint'),
     ('calibrate', 'calibrate', 'choose thresholds, fit probabilities'),
     ('publish', 'publish_model', 'write a file to hand over'),
+    ('export', 'export', 'write an ONNX or PyTorch file'),
     ('split', 'split_table', 'split one table into train, val and test'),
     ('inspect', 'inspect_data', 'look at data before a training'),
     ('inspect-tower', 'inspect_tower', 'look at a CLIP before a training'),
