@@ -13,6 +13,7 @@ from trm_ml_mm.cli import main as trm_ml
 # takes for granted.
 PAGES = {
     'use_model': ('epoch_10.pth', 'photo.jpg', 'photos'),
+    'calibration': ('epoch_10.pth', 'photos', 'val.csv'),
 }
 
 
@@ -36,6 +37,9 @@ def start(tmp_path_factory):
     for path in (folder / 'photos').iterdir():
         path.rename(path.with_suffix('.jpg'))
     shutil.copy(folder / 'photos/00000.jpg', folder / 'photo.jpg')
+    table = (folder / 'scenes/labels.csv').read_text(encoding='utf-8')
+    (folder / 'val.csv').write_text(table.replace('.png', '.jpg'),
+                                    encoding='utf-8')
     return folder
 
 

@@ -133,7 +133,7 @@ def loop_precision(scores, present, target, confidence):
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 300), st.booleans(), st.floats(.1, 3.),
-       st.sampled_from([.6, .8, .9]), st.sampled_from([.5, .9]),
+       st.sampled_from([.6, .8, .9]), st.sampled_from([.55, .9]),
        st.integers(0, 10**6))
 def test_precision_threshold_equals_a_loop(count, tied, slope, target,
                                            confidence, seed):
@@ -147,7 +147,7 @@ def test_precision_threshold_equals_a_loop(count, tied, slope, target,
 
 
 @settings(max_examples=100, deadline=None)
-@given(groups(1, 60), st.sampled_from([.5, .8]), st.sampled_from([.5, .9]))
+@given(groups(1, 60), st.sampled_from([.5, .8]), st.sampled_from([.55, .9]))
 def test_recall_threshold_equals_a_loop(case, target, confidence):
     scores, present = case
     found = recall_threshold(scores, present, target, confidence)
@@ -256,7 +256,7 @@ def test_the_guarantee_of_shared_thresholds_holds():
     truth = sigmoid(1.5 * everything + bias)
     for value, probability in ((PRESENT, truth), (ABSENT, 1 - truth)):
         reached, coverage = [], []
-        for seed in range(50):
+        for seed in range(30):
             logits, _, labels = drawn(500, 20, 1.5, bias, .2, seed)
             found = precision_thresholds(logits, labels, .9, value=value)
             assert found.shared.all()
@@ -265,7 +265,7 @@ def test_the_guarantee_of_shared_thresholds_holds():
             if chosen.any():
                 reached.append(probability[chosen].mean())
             coverage.append(chosen.mean())
-        assert np.sum(np.array(reached) < .9) <= 10  # 10%, 2.4 deviations
+        assert np.sum(np.array(reached) < .9) <= 7  # 10%, 2.4 deviations
         assert np.mean(reached) > .9
         # What all labels and true probabilities would reach.
         ranked = np.sort(probability.ravel())[::-1]

@@ -3,7 +3,12 @@ test split: python tools/benchmarks/calibration.py EPOCH_10.pth
 
 A part of the labels of the validation split is known. Everything is chosen on
 them, and judged by all labels of the test split, over several draws of the
-known labels. The checkpoint is one of configs/trm_ml_scenes.py.
+known labels. The draws share their images, so they err together. The
+checkpoint is one of configs/trm_ml_scenes.py.
+
+--choices does not touch the test split. It judges settings by the hidden labels
+of the validation split: how much expected labels count for the best F1, and
+the methods of probabilities.
 """
 import argparse
 
@@ -20,9 +25,11 @@ from trm_ml_mm.evaluation import (
     precision_thresholds,
     recall_thresholds,
 )
-from trm_ml_mm.evaluation.probabilities import sigmoid
+from trm_ml_mm.evaluation.probabilities import METHODS, sigmoid
 from trm_ml_mm.experiments.tables import markdown
 from trm_ml_mm.labels import ABSENT, PRESENT, UNKNOWN, known_label_mask
+
+PRIORS = (0., 30., 100., 300., 1000., 3000., 1e6)
 
 
 def parse_args():
@@ -36,6 +43,7 @@ def parse_args():
     parser.add_argument('--targets', type=float, nargs='+',
                         default=[.9, .95])
     parser.add_argument('--confidence', type=float, default=.9)
+    parser.add_argument('--choices', action='store_true')
     parser.add_argument('--device', default='cpu')
     return parser.parse_args()
 
@@ -118,24 +126,54 @@ def tables(draws):
     yield kept
 
 
+def choices_of(val, labels):
+    """CF1 and OF1 by the weight of expected labels, and held-out log loss by
+    the method, of one draw of known labels."""
+    fit = fit_probabilities(val.logits, labels)
+    hidden = np.where(labels == UNKNOWN, val.labels, UNKNOWN)
+    found = {prior: f1_scores(val.logits, hidden, val.logits
+                              >= best_f1_thresholds(
+                                  val.logits, labels, fit, prior=prior).values)
+             for prior in PRIORS}
+    return dict(found, **fit.log_loss)
+
+
+def choice_tables(draws):
+    """Means over draws, Markdown."""
+    yield [['expected labels count as', 'CF1', 'OF1'], *(
+        [f'{prior:g} known ones',
+         spread(np.array([draw[prior][0] for draw in draws])),
+         spread(np.array([draw[prior][1] for draw in draws]))]
+        for prior in PRIORS)]
+    yield [['probabilities', 'log loss'], *(
+        [method, f'{np.mean([draw[method] for draw in draws]):.5f}']
+        for method in METHODS)]
+
+
 @command
 def main():
     args = parse_args()
     loaded = load_model(args.checkpoint, device=args.device)
-    val, test = (logits_of_config(loaded, args.config, split)
-                 for split in ('val', 'test'))
-    draws = []
-    for seed in range(args.seeds):
-        mask = known_label_mask(val.labels.shape, args.known, seed)
-        draws.append(results_of(val, np.where(mask, val.labels, UNKNOWN),
-                                test, args))
+    val = logits_of_config(loaded, args.config, 'val')
+    drawn = [np.where(known_label_mask(val.labels.shape, args.known, seed),
+                      val.labels, UNKNOWN) for seed in range(args.seeds)]
     print(f'{val.source}, {100 * args.known:g}% of the labels known, '
-          f'{args.seeds} draws of them; judged on {test.source}\n')
-    for table in tables(draws):
-        print(markdown(table), end='\n\n')
+          f'{args.seeds} draws of them')
+    if args.choices:
+        show(choice_tables([choices_of(val, labels) for labels in drawn]))
+        return
+    test = logits_of_config(loaded, args.config, 'test')
+    draws = [results_of(val, labels, test, args) for labels in drawn]
+    print(f'judged on {test.source}')
+    show(tables(draws))
     methods = [draw['method'] for draw in draws]
     print('probabilities:', ', '.join(
         f'{name} {methods.count(name)}x' for name in sorted(set(methods))))
+
+
+def show(tables):
+    for table in tables:
+        print(f'\n{markdown(table)}', end='')
 
 
 if __name__ == '__main__':

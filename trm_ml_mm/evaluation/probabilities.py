@@ -17,8 +17,7 @@ from trm_ml_mm.labels import ABSENT, PRESENT, UNKNOWN
 METHODS = ('temperature', 'class_bias', 'isotonic', 'class_bias_isotonic')
 FOLDS = 5
 # Precision (1 / variance) of a class's own bias around the common one: as if
-# its labels were known to be off by a factor of e^.5 in their odds. Chosen on
-# validation scenes.
+# its labels were known to be off by a factor of e^.5 in their odds.
 BIAS_PRECISION = 4.
 # A point of the curve counts this many labels more, at the frequency that the
 # sigmoid says.

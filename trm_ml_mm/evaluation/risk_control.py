@@ -20,10 +20,9 @@ import numpy as np
 
 # The first test of precision is at a third of the known positives, but not
 # before a faultless selection can pass, nor after 4 times that. So one early
-# error ends nothing, and a group with few labels still has a test. Chosen on
-# validation scenes. A sequence of tests must not follow from the labels that
-# it tests: this one follows from scores, and from how many positives there
-# are.
+# error ends nothing, and a group with few labels still has a test. A sequence
+# of tests must not follow from the labels that it tests: this one follows from
+# scores, and from how many positives there are.
 START_RATIO, START_LIMIT = 3, 4
 # Later tests are at .5% more images each.
 GROWTH = 1.005

@@ -27,7 +27,7 @@ from .risk_control import (
 # threshold of best F1.
 F1_MINIMUM = 5
 # F1 counts that many expected labels beside the known ones. Chosen on
-# validation scenes, from 30 to infinitely many.
+# validation scenes (tools/benchmarks/calibration.py --choices).
 F1_PRIOR = 1000.
 # A test of its own needs that many times the labels with which a faultless
 # class passes. With fewer, the test would pass only far above the target.
@@ -43,7 +43,8 @@ class Thresholds(NamedTuple):
 
 def best_f1_thresholds(logits: np.ndarray, labels: np.ndarray,
                        fit: Optional[ProbabilityFit] = None,
-                       minimum: int = F1_MINIMUM) -> Thresholds:
+                       minimum: int = F1_MINIMUM,
+                       prior: float = F1_PRIOR) -> Thresholds:
     """Thresholds of the best F1 of each class.
 
     The best threshold of a few labels is best by chance. So F1 counts expected
@@ -59,6 +60,7 @@ def best_f1_thresholds(logits: np.ndarray, labels: np.ndarray,
             them; None: fitted here.
         minimum: Known positives and known negatives that a class needs for
             its own threshold.
+        prior: Weight of the expected labels of a threshold; 0: none.
 
     Raises:
         ValueError: See ``fit_probabilities``.
@@ -76,7 +78,8 @@ def best_f1_thresholds(logits: np.ndarray, labels: np.ndarray,
         return best_f1_threshold(
             scores[:, columns][known],
             labels[:, columns][known] == PRESENT,
-            scores[:, columns].ravel(), probabilities[:, columns].ravel())
+            scores[:, columns].ravel(), probabilities[:, columns].ravel(),
+            prior)
 
     for c in np.flatnonzero(~shared):
         values[c] = best(logits, slice(c, c + 1))
