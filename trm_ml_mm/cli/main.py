@@ -9,6 +9,7 @@ COMMANDS = (
     ('train', 'train', 'train a config'),
     ('test', 'test', 'test a checkpoint'),
     ('predict', 'predict', 'label images with a checkpoint'),
+    ('calibrate', 'calibrate', 'choose thresholds, fit probabilities'),
     ('publish', 'publish_model', 'write a file to hand over'),
     ('export', 'export', 'write an ONNX or PyTorch file'),
     ('split', 'split_table', 'split one table into train, val and test'),

@@ -1,3 +1,4 @@
+from .calibrated_metrics import CalibratedMetrics
 from .calibration import (
     Calibration,
     calibrate_logits,
@@ -26,9 +27,9 @@ from .thresholds import (
 )
 
 __all__ = [
-    'Calibration', 'MultiLabelAP', 'MultiLabelF1', 'PerClass',
-    'ProbabilityFit', 'ProbabilityMap', 'ResultRow', 'RunRecord',
-    'Thresholds', 'average_precision', 'best_f1_thresholds',
+    'CalibratedMetrics', 'Calibration', 'MultiLabelAP', 'MultiLabelF1',
+    'PerClass', 'ProbabilityFit', 'ProbabilityMap', 'ResultRow',
+    'RunRecord', 'Thresholds', 'average_precision', 'best_f1_thresholds',
     'calibrate_logits', 'calibration_error', 'fit_probabilities',
     'held_out_predictions', 'mean_over_classes', 'precision_recall',
     'precision_thresholds', 'predict', 'read_record', 'recall_thresholds',

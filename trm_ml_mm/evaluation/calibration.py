@@ -57,6 +57,13 @@ class Calibration(NamedTuple):
         return [name for name, threshold in zip(
             self.classes, self.thresholds) if threshold == np.inf]
 
+    @property
+    def cuts(self) -> List[Optional[float]]:
+        """The probability at each threshold; None: never predicted."""
+        found = self.probabilities.probabilities(self.thresholds)
+        return [None if threshold == np.inf else float(cut)
+                for threshold, cut in zip(self.thresholds, found)]
+
     def predict(self, logits: np.ndarray) -> np.ndarray:
         """Which classes are present, ``(..., C)`` bool from ``(..., C)``."""
         return np.asarray(logits) >= self.thresholds
