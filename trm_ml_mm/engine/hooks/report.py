@@ -44,8 +44,8 @@ from ..loops import VALIDATED
 from .partial_label import check_classes, reference_names
 
 HEADLINE = ('mAP', 'CF1', 'OF1')
-OPTIMISTIC = ('The validation set has images of the test set: the figures of the '
-              'best epoch,\nwhich was picked on them, are optimistic.\n')
+OPTIMISTIC = ('The validation set has images of the test set: the figures of '
+              'the best epoch,\nwhich was picked on them, are optimistic.\n')
 ZERO_SHOT_LEVELS = {ZERO_SHOT_GLOBAL: 'global', ZERO_SHOT_DENSE: 'dense'}
 
 
