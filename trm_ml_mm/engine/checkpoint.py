@@ -74,6 +74,15 @@ def update_meta(path: Union[str, Path], out: Union[str, Path],
         fresh.write_bytes(content)
 
 
+def trained_classes(checkpoint: dict) -> Optional[List[str]]:
+    """The class names that a checkpoint was trained with, in order; None if it
+    does not say."""
+    meta = checkpoint['meta'].get('dataset_meta')
+    names = meta.get('classes') if isinstance(meta, dict) else None
+    return list(names) if isinstance(names, (list, tuple)) and all(
+        isinstance(name, str) for name in names) else None
+
+
 def checkpoints_in(work_dir: Union[str, Path]) -> List[Path]:
     """The checkpoints to resume from: one within an epoch, then those of
     epochs or iterations, the latest first."""

@@ -15,7 +15,7 @@ from trm_ml_mm.registry import RUNNERS
 from trm_ml_mm.utils.configs import SPLITS, nested_dicts
 
 from .calibration import read_calibration
-from .checkpoint import read_checkpoint
+from .checkpoint import read_checkpoint, trained_classes
 from .config import fill_classes, load_config, work_dir_of
 from .description import describe
 from .hooks.partial_label import check_wrapper
@@ -73,7 +73,7 @@ def build_runner(config: Union[str, Config],
     cfg = load_config(config, options)
     train = train and checkpoint is None
     fill_classes(cfg, 'train' if train else 'test',
-                 None if train else trained_classes(cfg, checkpoint))
+                 None if train else open_classes(cfg, checkpoint))
     if not validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     description = describe(cfg)  # a cache replaces pipeline and preprocessor
@@ -127,17 +127,15 @@ def build_runner(config: Union[str, Config],
     return runner
 
 
-def trained_classes(cfg: Config, checkpoint: Optional[str]
-                    ) -> Optional[Sequence[str]]:
+def open_classes(cfg: Config, checkpoint: Optional[str]
+                 ) -> Optional[Sequence[str]]:
     """The class names that a checkpoint was trained with, if the config leaves
     them open; None if the checkpoint does not say, or there is none."""
     if checkpoint is None or not any(
             options.get('classes') == 'dataset'
             for options in nested_dicts(cfg.model)):
         return None
-    meta = read_checkpoint(checkpoint)['meta'].get('dataset_meta')
-    found = meta.get('classes') if isinstance(meta, dict) else None
-    return found if isinstance(found, (list, tuple)) else None
+    return trained_classes(read_checkpoint(checkpoint))
 
 
 def test_thresholds(cfg: Config, checkpoint: str) -> None:

@@ -44,6 +44,8 @@ from ..loops import VALIDATED
 from .partial_label import check_classes, reference_names
 
 HEADLINE = ('mAP', 'CF1', 'OF1')
+OPTIMISTIC = ('The validation set has images of the test set: the figures of '
+              'the best epoch,\nwhich was picked on them, are optimistic.\n')
 ZERO_SHOT_LEVELS = {ZERO_SHOT_GLOBAL: 'global', ZERO_SHOT_DENSE: 'dense'}
 
 
@@ -210,7 +212,10 @@ class ReportHook(Hook):
                 *(f'{row.metrics[n]:.2f}' if n in row.metrics else '-'
                   for n in HEADLINE))
         last = runner.message_hub.get_info('last_ckpt')
-        print_log(f'\n{render(table)}Checkpoint: {last}', logger='current')
+        warning = OPTIMISTIC if any(
+            row.picked_on == 'test' for row in self.rows) else ''
+        print_log(f'\n{render(table)}{warning}Checkpoint: {last}',
+                  logger='current')
 
 
 def thresholds_table(metrics: Dict[str, float]) -> Table:
