@@ -177,6 +177,33 @@ def test_data_root_moves_what_lies_in_it(tmp_path):
         load_config(str(config), {'data_root': '/new/'})
 
 
+def test_workers_fit_the_machine(monkeypatch):
+    small = str(ROOT / 'configs/trm_ml_csv_small.py')
+    loaders = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+    for cores, workers in ((1, 1), (2, 1), (6, 3), (64, 4)):
+        monkeypatch.setattr('os.sched_getaffinity', lambda pid, n=cores: range(
+            n), raising=False)
+        cfg = load_config(small)
+        assert [cfg[name].num_workers for name in loaders] == [workers] * 3
+    assert load_config(small, {'workers': 0}).val_dataloader.num_workers == 0
+    assert coco(workers=3).train_dataloader.num_workers == 3
+    for wrong in (-1, True, 1.5, 'all'):
+        with pytest.raises(ValueError, match="of at least 0, or 'fit'"):
+            coco(workers=wrong)
+
+
+def test_the_small_config_has_small_images_of_a_small_tower():
+    small = load_config(str(ROOT / 'configs/trm_ml_csv_small.py'))
+    assert small.model.backbone.arch == 'RN50'
+    for size, cfg in ((224, small), (448, load_config(
+            str(ROOT / 'configs/trm_ml_csv_small.py'), {'image_size': 448}))):
+        assert cfg.model.backbone.image_size == size
+        assert cfg.train_dataloader.dataset.dataset.pipeline[1].scale == size
+        assert cfg.test_dataloader.dataset.pipeline[1].scale == (size, size)
+    assert small.train_dataloader.batch_size == 16
+    assert small.test_dataloader.batch_size == 32
+
+
 def test_options_of_csv_files_reach_every_split(tmp_path, monkeypatch):
     csv_config = str(ROOT / 'configs/trm_ml_csv.py')
     monkeypatch.chdir(tmp_path)
@@ -232,7 +259,7 @@ def test_slips_are_refused_with_the_nearest_name(option, nearest):
 @pytest.mark.parametrize('option,message', [
     ('train_pipeline', 'train_pipeline is a variable of the config file, .*'
      'set train_dataloader.dataset.dataset.pipeline'),
-    ('custom_hooks.9.zero_shot', 'a list of 8, so 9 must be 0 to 7'),
+    ('custom_hooks.9.zero_shot', 'a list of 9, so 9 must be 0 to 8'),
     ('model.backbone.prompt.per_class', 'prompt has class_specific, context'),
 ])
 def test_other_options_without_effect_say_why(option, message):

@@ -26,6 +26,7 @@ from .hooks import (
     ReportHook,
     SkippedImagesHook,
     StopSignalHook,
+    TrainingTimeHook,
     seed_worker,
 )
 from .launch import build_runner, close, init_distributed
@@ -38,9 +39,9 @@ __all__ = [
     'FiniteLossHook', 'ModelDescription', 'PartialLabelHook',
     'PlainCheckpointHook', 'PredictionPicturesHook', 'PseudoLabelQualityHook',
     'ReportHook', 'ResumableTrainLoop', 'SafeRunner', 'SkippedImagesHook',
-    'StopSignalHook', 'WarmupLR', 'bake_text', 'build_dataset', 'build_runner',
-    'close', 'complete', 'describe', 'fill_classes', 'find_class',
-    'init_distributed', 'load_config', 'load_learned', 'read_calibration',
-    'read_checkpoint', 'read_description', 'seed_worker', 'update_meta',
-    'work_dir_of'
+    'StopSignalHook', 'TrainingTimeHook', 'WarmupLR', 'bake_text',
+    'build_dataset', 'build_runner', 'close', 'complete', 'describe',
+    'fill_classes', 'find_class', 'init_distributed', 'load_config',
+    'load_learned', 'read_calibration', 'read_checkpoint', 'read_description',
+    'seed_worker', 'update_meta', 'work_dir_of'
 ]

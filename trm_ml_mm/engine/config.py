@@ -28,8 +28,8 @@ def load_config(config: Union[str, Config],
             not changed.
         options: As ``--cfg-options`` gives them: dotted entries, and the
             shorthands of :mod:`~trm_ml_mm.engine.shorthands` (``epochs``,
-            ``lr``, ``image_size``, ``arch``, ``data_root``, ``scene_set``;
-            of CSV files: ``image_folder``, ``image_column``,
+            ``lr``, ``image_size``, ``arch``, ``data_root``, ``workers``,
+            ``scene_set``; of CSV files: ``image_folder``, ``image_column``,
             ``ignore_columns``).
 
     Raises:

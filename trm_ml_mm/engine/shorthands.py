@@ -199,6 +199,30 @@ def set_scene_set(cfg: Config, scene_set: int) -> None:
             options['classes'] = f'scenes:{scene_set}'
 
 
+def set_workers(cfg: Config, workers: Union[int, str]) -> None:
+    """Set the number of processes that load images, in all loaders.
+
+    Args:
+        cfg: Changed in place.
+        workers: A number; or 'fit': half of the CPU cores that this process
+            may use, at least 1 and at most 4.
+
+    Raises:
+        ValueError: If it is neither.
+    """
+    if workers == 'fit':
+        cores = len(os.sched_getaffinity(0)) if hasattr(
+            os, 'sched_getaffinity') else os.cpu_count() or 1
+        workers = min(max(cores // 2, 1), 4)
+    if not isinstance(workers, Integral) or isinstance(workers, bool) or (
+            workers < 0):
+        raise ValueError("workers must be an integer of at least 0, or 'fit', "
+                         f'got {workers!r}.')
+    for split in SPLITS:
+        if cfg.get(f'{split}_dataloader'):
+            cfg[f'{split}_dataloader'].num_workers = workers
+
+
 def set_image_folder(cfg: Config, folder: str) -> None:
     """Take the images of all CSV files from this folder, relative to the
     current one; the files themselves stay in ``data_root``.
@@ -251,7 +275,8 @@ SHORTHANDS: Dict[str, Callable] = dict(
     image_folder=set_image_folder,
     image_size=set_image_size,
     lr=set_lr,
-    scene_set=set_scene_set)
+    scene_set=set_scene_set,
+    workers=set_workers)
 
 
 def apply_shorthands(cfg: Config, options: dict) -> None:
