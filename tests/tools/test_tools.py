@@ -127,3 +127,20 @@ def test_inspect_tower_refuses_other_backbones():
         cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 1
     assert 'the backbone ResNet, which has no joint' in result.stderr
+
+
+def test_make_scenes_writes_files_that_train(tmp_path):
+    """The pictures and known labels are those of the built-in set."""
+    from trm_ml_mm.datasets import CSVMultiLabel, PartialLabelDataset, Scenes
+    out = tool('make_scenes', '--out', tmp_path / 's', '--images', 40,
+               '--known', .3)
+    assert re.search(r'[23]\d% of the labels known', out)
+    scenes = Scenes('train', 40, pipeline=[dict(type='trm_ml_mm.RenderScene')])
+    expected = PartialLabelDataset(scenes, .3)
+    table = CSVMultiLabel('labels.csv', str(tmp_path / 's'), 'images')
+    assert table.metainfo['classes'] == scenes.metainfo['classes']
+    for i in (0, 17, 39):
+        info = table.get_data_info(i)
+        assert (info['gt_score'] == expected.labels[i]).all()
+        assert (cv2.imread(info['img_path']) == scenes[i]['img']).all()
+    assert tool('make_scenes', '--out', tmp_path / 's', code=2) == ''

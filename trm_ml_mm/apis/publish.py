@@ -8,14 +8,16 @@ import jinja2
 import torch
 from mmengine.config import Config
 
+from trm_ml_mm.engine import read_calibration
 from trm_ml_mm.engine.baking import bake_text
 from trm_ml_mm.engine.description import KEY
-from trm_ml_mm.evaluation import read_record
+from trm_ml_mm.evaluation import Calibration, read_record
 from trm_ml_mm.evaluation.run_record import title
 from trm_ml_mm.utils.configs import nested_dicts
 from trm_ml_mm.utils.io import atomic_write, write_text
 from trm_ml_mm.version import __version__
 
+from .inferencer import THRESHOLD
 from .model import load_model, tower_of
 
 CARD = 'README.md'
@@ -103,8 +105,9 @@ def render_card(loaded, name: str, file: str, size: int, sha256: str,
     statistics = getattr(loaded.model.head, 'label_statistics', None)
     counts = [[0] * count] * 2 if statistics is None else [
         statistics.positives.tolist(), statistics.negatives.tolist()]
-    calibration = loaded.meta.get('calibration')
-    thresholds = (calibration or {}).get('thresholds') or [.5] * count
+    calibration = read_calibration(loaded.meta, 'the checkpoint',
+                                   about.classes)
+    cuts = [THRESHOLD] * count if calibration is None else calibration.cuts
     return _environment().get_template('model_card.md.j2').render(
         name=name, file=file, size=size, sha256=sha256, baked=baked,
         licence=licence, version=__version__,
@@ -113,19 +116,32 @@ def render_card(loaded, name: str, file: str, size: int, sha256: str,
         pipeline=', '.join(_step(step) for step in about.pipeline)
         or 'images as they are',
         labels=_labels(known, counts),
-        scores='Thresholds and probabilities were calibrated: see '
-        '`calibration` in the file.' if calibration else
-        'Scores rank images and labels. They are no probabilities, and the '
-        'threshold .5 is no better than others: the model was not calibrated.',
+        scores=about_scores(calibration),
         metrics=METRICS,
         rows=[] if record is None else [dict(
             title=title(row, record.head), split=row.split,
             percent=[_percent(row.metrics.get(m)) for m in METRICS])
             for row in record.rows],
         classes=[dict(name=_cell(n), words=_cell(w), positives=p, negatives=a,
-                      threshold=min(t, 9.999))
+                      threshold='never' if t is None else f'{t:.3f}')
                  for n, w, p, a, t in zip(about.classes, about.words, *counts,
-                                          thresholds)])
+                                          cuts)])
+
+
+def about_scores(calibration: Optional[Calibration]) -> str:
+    """What scores mean, for the card."""
+    if calibration is None:
+        return ('Scores rank images and labels. They are no probabilities, and '
+                'the threshold .5 is no better than others: the model was not '
+                'calibrated.')
+    wanted = 'the best F1 of each class' if calibration.target is None else (
+        f'a {calibration.criterion} of {calibration.target:g}, at the '
+        f'confidence {calibration.confidence:g}')
+    return ' '.join([
+        f'Scores are probabilities. Thresholds are for {wanted}. Both were '
+        f'calibrated on {calibration.source}. The expected calibration error '
+        f'is {100 * calibration.error_after:.2f}% (of the sigmoids of logits '
+        f'{100 * calibration.error_before:.2f}%).', *calibration.problems])
 
 
 def _environment() -> jinja2.Environment:

@@ -61,7 +61,6 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     args = parse_args(argv)
     import numpy as np
 
-    from trm_ml_mm.datasets.base import ImageNames
     from trm_ml_mm.datasets.duplicates import Partition
     from trm_ml_mm.datasets.splits import (
         read_labels,
@@ -69,7 +68,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         split_at_random,
         split_by_column,
     )
-    from trm_ml_mm.labels import PRESENT
+    from trm_ml_mm.labels import PRESENT, ImageNames
     from trm_ml_mm.utils.io import existing
     check_arguments(args)
     folder = existing(args.images, 'Image folder', 'give the folder that the '

@@ -11,9 +11,9 @@ from PIL import Image
 from rich.progress import track
 
 from trm_ml_mm.labels import summarize_labels
+from trm_ml_mm.labels.table import VALUES
 
 from .base import is_readable, resolve_dataset
-from .csv_labels import VALUES
 from .images import find_images
 from .splits import Table
 

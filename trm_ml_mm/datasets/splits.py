@@ -11,10 +11,9 @@ from typing import List, NamedTuple, Sequence, Tuple, Union
 import numpy as np
 
 from trm_ml_mm.labels import ABSENT, PRESENT, UNKNOWN, class_names
+from trm_ml_mm.labels.table import VALUES
 from trm_ml_mm.utils.configs import SPLITS
 from trm_ml_mm.utils.io import atomic_write, read_text
-
-from .csv_labels import VALUES
 
 
 class Table(NamedTuple):

@@ -1,6 +1,12 @@
 """The runtime of one run: config, launch, hooks, checkpoints."""
 from .baking import bake_text
-from .checkpoint import AtomicLocalBackend, load_learned, read_checkpoint
+from .calibration import read_calibration
+from .checkpoint import (
+    AtomicLocalBackend,
+    load_learned,
+    read_checkpoint,
+    update_meta,
+)
 from .config import build_dataset, fill_classes, load_config, work_dir_of
 from .description import (
     ModelDescription,
@@ -36,6 +42,6 @@ __all__ = [
     'StopSignalHook', 'TrainingTimeHook', 'WarmupLR', 'bake_text',
     'build_dataset', 'build_runner', 'close', 'complete', 'describe',
     'fill_classes', 'find_class', 'init_distributed', 'load_config',
-    'load_learned', 'read_checkpoint', 'read_description', 'seed_worker',
-    'work_dir_of'
+    'load_learned', 'read_calibration', 'read_checkpoint', 'read_description',
+    'seed_worker', 'update_meta', 'work_dir_of'
 ]

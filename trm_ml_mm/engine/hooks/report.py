@@ -169,6 +169,9 @@ class ReportHook(Hook):
 
     def after_test_epoch(self, runner, metrics: Optional[dict] = None) -> None:
         self._write_classes(runner, runner.test_loop.evaluator.metrics)
+        if runner.rank == 0 and 'calibrated/CF1' in (metrics or {}):
+            print_log(f'\n{render(thresholds_table(metrics))}',
+                      logger='current')
 
     def _write_classes(self, runner, metrics) -> None:
         table = find_per_class(metrics)
@@ -213,6 +216,22 @@ class ReportHook(Hook):
             row.picked_on == 'test' for row in self.rows) else ''
         print_log(f'\n{render(table)}{warning}Checkpoint: {last}',
                   logger='current')
+
+
+def thresholds_table(metrics: Dict[str, float]) -> Table:
+    """What calibrated thresholds and probabilities change in a test."""
+    table = Table(title='What calibration changes (percent)')
+    table.add_column('')
+    names = ('CP', 'CR', 'CF1', 'OP', 'OR', 'OF1')
+    for name in (*names, 'ECE'):
+        table.add_column(name, justify='right')
+    for what, prefix, error in (('as trained', 'multi-label', 'ECE_sigmoid'),
+                                ('calibrated', 'calibrated', 'ECE')):
+        values = [metrics.get(f'{prefix}/{name}') for name in names]
+        table.add_row(what, *('-' if value is None else f'{value:.2f}'
+                              for value in (
+                                  *values, metrics[f'calibrated/{error}'])))
+    return table
 
 
 def name_of_head(model) -> str:

@@ -150,10 +150,13 @@ class CLIPPromptBackbone(BaseModule):
                 compile=compile))
         else:
             self.tower = FrozenModule(loaded.model) if frozen else loaded.model
-        self._encode = (self._encode_resnet if hasattr(self.visual, 'attnpool')
-                        else self._encode_vit)
-        if compile:
-            self._encode = torch.compile(self._encode)
+        self.set_encoder(compile)
+
+    def set_encoder(self, compile: bool) -> None:
+        """Run the visual tower as it is, or through ``torch.compile``."""
+        encode = (self._encode_resnet if hasattr(self.visual, 'attnpool')
+                  else self._encode_vit)
+        self._encode = torch.compile(encode) if compile else encode
 
     @property
     def class_names(self) -> Optional[Tuple[str, ...]]:

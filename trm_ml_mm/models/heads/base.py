@@ -1,5 +1,6 @@
 """What all heads share: where features, text and labels come from, how logits
 are calibrated and supervised, and how scores leave."""
+from contextlib import nullcontext
 from typing import Dict, List, Optional, Tuple
 
 import torch
@@ -310,7 +311,10 @@ def targets_of(data_samples: List[DataSample], num_classes: int) -> Tensor:
 
 def full_precision(x: Tensor):
     """Switch autocast off. The head is small next to the tower: mixed
-    precision would save little, and similarities need every digit."""
+    precision would save little, and similarities need every digit. (Where it
+    is off, nothing is done: exported programs have no such contexts.)"""
+    if not torch.is_autocast_enabled(x.device.type):
+        return nullcontext()
     return torch.autocast(x.device.type, enabled=False)
 
 
