@@ -209,7 +209,8 @@ def test_the_citation_names_this_version():
 
 def test_help_answers_without_heavy_imports():
     import sys
-    for tool in ('train', 'test', 'cache_features', 'run_grid', 'evidence'):
+    for tool in ('train', 'test', 'export', 'cache_features', 'run_grid',
+                 'evidence'):
         done = subprocess.run(
             [sys.executable, '-X', 'importtime', f'tools/{tool}.py', '--help'],
             cwd=ROOT, capture_output=True, text=True)

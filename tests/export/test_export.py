@@ -278,6 +278,15 @@ def test_a_file_that_disagrees_is_not_kept(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_model_that_decides_by_values_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(model, 'scores_of', lambda logits: (
+        logits.sigmoid() if logits.sum() > 0 else logits.sigmoid() / 2))
+    with pytest.raises(ValueError, match='cannot write this model as torch_e'):
+        export_model(load(WITHOUT_MAPS['zero-shot']), tmp_path / 'model.pt2',
+                     'torch_export')
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_pipeline_that_crops_stays_outside(tmp_path):
     steps = [dict(type='ResizeEdge', scale=110),
              dict(type='CenterCrop', crop_size=96)]
@@ -357,7 +366,7 @@ def test_the_command_prints_agreement_speed_and_map(
         'torchscript', '--rounds', 1, '--evaluate',
         ROOT / 'configs/trm_ml_scenes.py', '--cfg-options', few)
     assert status == 0 and out.is_file(), text
-    for words in ('Checked on 14 images, at batch 1 and 7', 'scores', 'maps',
+    for words in ('on 14 images, in batches of 1 and 7', 'scores', 'maps',
                   'Milliseconds for an image', 'mAP on 24 labelled images'):
         assert words in text
     assert '(+0.00)' in text
@@ -379,7 +388,8 @@ def test_bad_input_ends_the_command_with_a_sentence(
             ((*start, '--int8'), '--int8 needs --calibrate-on'),
             ((*start, '--calibrate-on', 'a'), '--calibrate-on is for --int8'),
             ((*start, '--cfg-options', 'epochs=1'), 'the config of --evaluate'),
-            ((*start, '--evaluate', config, '--cfg-options', 'scene_set=1'),
+            ((*start, '--evaluate', config, '--cfg-options', 'scene_set=1',
+              'test_dataloader.dataset.num_images=2'),
              'evaluate on the classes'),
     ):
         status, printed = run(monkeypatch, capsys, *arguments)

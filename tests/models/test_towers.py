@@ -60,6 +60,14 @@ def as_torchscript(state, path):
 
 
 @torch.no_grad()
+def test_images_differ_for_random_weights(reference):
+    """Else a head that tells them apart would magnify rounding errors."""
+    colours = F.interpolate(torch.randn(4, 3, 4, 4), 224, mode='bilinear')
+    images = F.normalize(reference.encode_image(colours), dim=-1)
+    assert (images @ images.T).fill_diagonal_(0).max() < .999
+
+
+@torch.no_grad()
 def test_tower_agrees_with_open_clip(arch, weights, reference):
     backbone = build(arch, weights)
     images = torch.randn(2, 3, 224, 224)
