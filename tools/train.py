@@ -42,6 +42,10 @@ def main():
             hook.cache_command = next_command(
                 'cache_features', args.config, given=args.given_options)
     runner.train()
+    last = runner.message_hub.get_info('last_ckpt')
+    if runner.rank == 0 and last is not None:
+        print('Predict: ' + next_command('predict', 'IMAGE', '--checkpoint',
+                                         last))
     del runner
     close()
 

@@ -71,4 +71,7 @@ def test_the_proposed_training_uses_the_features(tmp_path, capsys,
     assert not [word for word in words if 'elsewhere' in word]
     monkeypatch.setattr(sys, 'argv', words[1:])
     runpy.run_path(words[1], run_name='__main__')
-    assert (tmp_path / 'my work/epoch_1.pth').is_file()
+    path = tmp_path / 'my work/epoch_1.pth'
+    assert path.is_file()
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        f"Predict: python tools/predict.py IMAGE --checkpoint '{path}'")

@@ -338,6 +338,42 @@ def test_groups_of_a_column_stay_together(photos):
         split(photos, '--group', 'town', out='b')
 
 
+def test_new_images_are_dealt_out_and_the_others_stay(photos, capsys):
+    """When a table has grown, and labels have changed."""
+    whole = read(photos / 'all.csv')
+    first = [row for row in whole if row[0] not in ('same.png', 'grey.jpg')
+             and row[0][0] != '3']
+    write(photos / 'all.csv', first)
+    before = split(photos, '--val', .2, '--test', .2)
+    grown = [whole[0], *([*row[:3], '1', '', '0'] for row in whole[1:]
+                         if row[0] != '02.png')]
+    write(photos / 'all.csv', grown)
+    after = split(photos, '--val', .2, '--test', .2, '--keep')
+    side, old = ({row[0]: name for name, table in tables.items()
+                  for row in table[1:]} for tables in (after, before))
+    assert side.keys() == {row[0] for row in grown[1:]}
+    for name in old.keys() - {'02.png'}:
+        assert side[name] == old[name]
+    assert side['same.png'] == side['00.png']
+    assert side['grey.jpg'] == side['01.png']
+    assert {side[f'{i}.png'] for i in range(30, 40)} == set(SPLITS)
+    assert all(row[3] == '1' for table in after.values() for row in table[1:])
+    kept = len(first) - 2
+    assert (f'{kept} images stayed where they were, {len(grown) - 1 - kept} '
+            'are new, 1 of the earlier tables are not in this one.'
+            ) in capsys.readouterr().out
+    assert json.loads((photos / 'own/split.json').read_text())['kept'] == kept
+    # Copies on both sides, from elsewhere: refused.
+    other = 'val' if side['00.png'] == 'train' else 'train'
+    moved = read(photos / f'own/{side["00.png"]}.csv')
+    write(photos / f'own/{side["00.png"]}.csv',
+          [row for row in moved if row[0] != '00.png'])
+    write(photos / f'own/{other}.csv', read(photos / f'own/{other}.csv') + [
+        row for row in moved if row[0] == '00.png'])
+    with pytest.raises(ValueError, match='are on several sides'):
+        split(photos, '--val', .2, '--test', .2, '--keep')
+
+
 def test_nothing_is_overwritten(photos):
     split(photos)
     before = {p: p.read_bytes() for p in (photos / 'own').iterdir()}
@@ -387,8 +423,12 @@ def test_lists_of_names_need_their_order(photos, capsys):
 
 
 @pytest.mark.parametrize('text, arguments, message', [
-    ('image,dog\n00.png,2\n', [], 'line 2, column "dog" has the value "2".*'
-     'name it with --ignore-columns'),
+    ('image,dog\n00.png,2\n', [], 'columns that are no labels: "dog" .numbers, '
+     'different in nearly every row, such as "2".. .*--ignore-columns dog'),
+    ('image,dog,my id\n00.png,1,x\n', [], "--ignore-columns 'my id'"),
+    ('image,dog\n00.png,1\n01.png,yes\n02.png,0\n', [], 'line 3, column "dog" '
+     'has the value "yes"'),
+    ('image;dog\n00.png;1\n', [], 'seems to be separated by ";"'),
     ('image,dog\n00.png,1,1\n', [], 'line 2 has 3 cells and the header 2'),
     ('image,dog,dog\n00.png,1,1\n', [], 'has the column "dog" twice'),
     ('image,,dog\n00.png,1,1\n', [], 'column 2 has no name'),
@@ -401,13 +441,16 @@ def test_lists_of_names_need_their_order(photos, capsys):
      'ratios'),
     ('image,dog\n00.png,1\n', ['--column', 'dog', '--seed', '1'],
      '--seed changes nothing with --column'),
+    ('image,dog\n00.png,1\n', ['--keep', '--overwrite'],
+     '--overwrite changes nothing with --keep'),
+    ('image,dog\n00.png,1\n', ['--keep'], 'train.csv does not exist'),
     ('image,dog\n00.png,1\n', ['--keep-duplicates', '--near-bits', '3'],
      '--near-bits changes nothing with --keep-duplicates'),
 ])
 def test_a_wrong_table_is_refused_in_one_sentence(photos, text, arguments,
                                                   message):
     (photos / 'x.csv').write_text(text)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
         main([str(photos / 'x.csv'), '--images', str(photos / 'photos'),
               '--out', str(photos / 'own'), *arguments])
     assert not (photos / 'own').exists()

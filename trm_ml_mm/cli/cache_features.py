@@ -56,7 +56,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         changed = filler.open()
         if rank == 0:
             print(f'{filler.folder}: {len(filler.dataset)} images x '
-                  f'{filler.meta.views} views, {filler.bytes / 1e9:.2f} GB; '
+                  f'{filler.meta.views} views, {filler.bytes / 1e6:.1f} MB; '
                   f'{changed.added} are new or changed, {changed.gone} are '
                   'gone')
     for filler in fillers:

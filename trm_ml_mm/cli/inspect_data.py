@@ -124,20 +124,21 @@ def judge_tables(cfg, split: str) -> list:
         judge_columns,
         some,
     )
-    from trm_ml_mm.datasets.splits import read_table
+    from trm_ml_mm.datasets.splits import read_raw
+    from trm_ml_mm.labels import TableColumns
     from trm_ml_mm.utils.configs import nested_dicts
     found = []
     for options in nested_dicts(cfg.get(f'{split}_dataloader') or {}):
         if not str(options.get('type')).endswith('CSVMultiLabel'):
             continue
         root = Path(options.get('data_root') or '')
-        table = read_table(root / options.ann_file)
-        image_column = options.get('image_column', 'image')
-        if options.get('positive_column', 'positive') not in table.header:
-            found += judge_columns(table, image_column,
-                                   options.get('ignore_columns') or ())
+        table = read_raw(root / options.ann_file, TableColumns(
+            image=options.get('image_column', 'image'),
+            positive=options.get('positive_column', 'positive'),
+            ignored=tuple(options.get('ignore_columns') or ())))
+        found += judge_columns(table)
         folder = root / (options.get('data_prefix') or '')
-        missing = [name for name in table.column(image_column)
+        missing = [name for name in table.images
                    if name and not (folder / name).is_file()]
         if missing:
             found.append(Finding(

@@ -2,6 +2,7 @@
 import argparse
 import hashlib
 import json
+import shlex
 from pathlib import Path
 from typing import Dict, List, NamedTuple, Optional, Sequence
 
@@ -51,6 +52,10 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     parser.add_argument('--drop-unreadable', action='store_true',
                         help='leave rows out whose image is missing or cannot '
                         'be decoded, instead of stopping')
+    parser.add_argument('--keep', action='store_true',
+                        help='images of the tables in --out stay in their '
+                        'splits, with the labels of this table; only new ones '
+                        'are dealt out')
     parser.add_argument('--overwrite', action='store_true',
                         help='replace the tables of an earlier split')
     return parse(parser, argv)
@@ -63,26 +68,31 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
 
     from trm_ml_mm.datasets.duplicates import Partition
     from trm_ml_mm.datasets.splits import (
+        earlier_split,
         read_labels,
-        read_table,
+        read_raw,
         split_at_random,
         split_by_column,
     )
-    from trm_ml_mm.labels import PRESENT, ImageNames
+    from trm_ml_mm.labels import PRESENT, ImageNames, TableColumns
     from trm_ml_mm.utils.io import existing
     check_arguments(args)
     folder = existing(args.images, 'Image folder', 'give the folder that the '
                       'paths in the table start from')
-    table = read_table(args.table)
-    ignored = list(dict.fromkeys(
+    ignored = tuple(dict.fromkeys(
         name for name in (*args.ignore_columns, args.column, args.group)
         if name))
+    table = read_raw(args.table, TableColumns(args.image_column,
+                                              ignored=ignored))
     for name in ignored:
         table.column(name)  # or it says that there is none
-    names = table.column(args.image_column)
-    classes, labels = read_labels(table, [args.image_column, *ignored])
+    check_columns(table)
+    classes, labels = read_labels(table)
+    names = table.images
     parts = split_by_column(table, args.column) if args.column else None
-    files = output_files(args, table, parts)
+    out = Path(args.out) if args.out else table.path.parent
+    earlier = earlier_split(out, table.columns) if args.keep else {}
+    files = output_files(args, out, table, parts, earlier)
     known = ImageNames(folder, must_exist=False)
     paths = [known.path(name, table.where(i)) for i, name in enumerate(names)]
 
@@ -93,20 +103,47 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     rows = np.array([i for i in range(len(names))
                      if i not in duplicates.unreadable], np.int64)
     roots = sets.roots()[rows]
-    if parts is None:
-        parts = split_at_random(roots, labels[rows] == PRESENT, ratios_of(args),
-                                args.seed or 0)
-    else:
+    used = [names[i] for i in rows]
+    if args.column:
         parts = parts[rows]
-        check_sides(parts, roots, [names[i] for i in rows])
+        check_sides(parts, roots, used)
+    else:
+        kept = np.array([SPLITS.index(earlier[name]) if name in earlier
+                         else -1 for name in used], np.int64)
+        check_sides(kept[kept >= 0], roots[kept >= 0],
+                    [name for name in used if name in earlier])
+        parts = split_at_random(roots, labels[rows] == PRESENT,
+                                ratios_of(args), args.seed or 0, kept)
     chosen = {split: rows[parts == s] for s, split in enumerate(SPLITS)
               if split in files}
     write_files(args, table, files, chosen, classes, dict(
+        kept=sum(name in earlier for name in used),
         left_out={names[i]: why for i, why in duplicates.unreadable.items()},
         groups=[[names[i] for i in group] for group in sets.groups()]))
     print_report(args, names, classes, duplicates,
                  {split: labels[part] for split, part in chosen.items()})
+    if args.keep:
+        print(f'{sum(name in earlier for name in used)} images stayed where '
+              f'they were, {sum(name not in earlier for name in used)} are '
+              f'new, {len(earlier.keys() - set(names))} of the earlier tables '
+              'are not in this one.')
     print_next(files, folder, args.image_column, ignored)
+
+
+def check_columns(table) -> None:
+    """Refuse a table with columns that cannot be classes.
+
+    Raises:
+        ValueError: Names them all, with the option that ignores them.
+    """
+    from trm_ml_mm.datasets.inspection import some, stray_columns
+    stray = stray_columns(table)
+    if stray:
+        words = [f'"{name}" ({what})' for name, what in stray.items()]
+        raise ValueError(
+            f'{table.path} has columns that are no labels: {some(words)}. '
+            'Labels are 1 (present), 0 (absent) or blank (unknown). If they '
+            f'are no classes: --ignore-columns {shlex.join(stray)}')
 
 
 class Duplicates(NamedTuple):
@@ -160,6 +197,8 @@ def check_arguments(args: argparse.Namespace) -> None:
     """
     pairs = [('--column', args.column, name)
              for name in ('val', 'test', 'seed')]
+    pairs += [('--column', args.column, 'keep'),
+              ('--keep', args.keep, 'overwrite')]
     pairs += [('--keep-duplicates', args.keep_duplicates, name)
               for name in ('near_bits', 'drop_unreadable')]
     for other, is_given, name in pairs:
@@ -183,44 +222,42 @@ def ratios_of(args: argparse.Namespace) -> List[float]:
     return [1 - val - test, val, test]
 
 
-def output_files(args: argparse.Namespace, table, parts) -> Dict[str, Path]:
+def output_files(args: argparse.Namespace, out: Path, table, parts,
+                 earlier: Dict[str, str]) -> Dict[str, Path]:
     """Where the splits, the record and the names of the classes go.
 
     Args:
         args: Of the command.
+        out: Their folder.
         table: The table.
         parts: The split of each row, if a column says it; else None.
+        earlier: Image -> split, of the tables that are there and are kept.
 
     Raises:
         ValueError: If one of the files is the table itself.
         FileExistsError: If one is there, and must not be replaced; or if the
             test set of an earlier split would stay.
     """
-    out = Path(args.out) if args.out else table.path.parent
     has_test = ratios_of(args)[2] > 0 if parts is None else (
         SPLITS.index('test') in parts)
     files = {split: out / f'{split}.csv' for split in SPLITS
              if split != 'test' or has_test}
     files['record'] = out / 'split.json'
-    if is_list(table):
+    if table.has_lists:
         files['classes'] = out / 'classes.txt'
     for path in files.values():
         if path.exists() and path.samefile(table.path):
             raise ValueError(f'{path} is the table itself, which would be '
                              'lost: give another folder with --out.')
-        if path.exists() and not args.overwrite:
-            raise FileExistsError(f'{path} exists: give another folder with '
-                                  '--out, or replace it with --overwrite.')
+        if path.exists() and not args.overwrite and not earlier:
+            raise FileExistsError(
+                f'{path} exists: give another folder with --out, deal out '
+                'only new images with --keep, or replace it with --overwrite.')
     stale = out / 'test.csv'
     if not has_test and stale.exists():
         raise FileExistsError(f'{stale} exists, and this split has no test '
                               'set: remove the file, or give another --out.')
     return files
-
-
-def is_list(table) -> bool:
-    """Whether a table lists names of classes, and needs their order."""
-    return 'positive' in table.header
 
 
 def check_sides(parts, roots, names: Sequence[str]) -> None:
@@ -239,8 +276,8 @@ def check_sides(parts, roots, names: Sequence[str]) -> None:
     if wrong:
         raise ValueError(
             f'{len(wrong)} groups of images, which are copies of one picture '
-            'or belong together, are on several sides: correct the column, '
-            f'or see --near-bits and --keep-duplicates.\n'
+            'or belong together, are on several sides: correct the column or '
+            'the tables, or see --near-bits and --keep-duplicates.\n'
             f'{shown(list(wrong.values()))}')
 
 
@@ -255,11 +292,11 @@ def write_files(args: argparse.Namespace, table, files: Dict[str, Path],
                 chosen: dict, classes: Sequence[str], found: dict) -> None:
     """Write the tables and, last, the record of the split."""
     from trm_ml_mm.datasets.duplicates import NEAR_BITS
-    from trm_ml_mm.datasets.splits import write_table
+    from trm_ml_mm.datasets.splits import write_raw
     from trm_ml_mm.utils.io import write_text
     files['record'].parent.mkdir(parents=True, exist_ok=True)
     for split, part in chosen.items():
-        write_table(files[split], table, part)
+        write_raw(files[split], table, part)
     if 'classes' in files:
         write_text(files['classes'], '\n'.join(classes) + '\n')
     near_bits = NEAR_BITS if args.near_bits is None else args.near_bits

@@ -15,7 +15,7 @@ from trm_ml_mm.labels.table import VALUES
 
 from .base import is_readable, resolve_dataset
 from .images import find_images
-from .splits import Table
+from .splits import RawTable
 
 ERROR, WARNING, NOTE = 'Error', 'Warning', 'Note'
 SHOWN = 5  # names in one finding
@@ -83,28 +83,36 @@ def _names(classes: Sequence[str], chosen: np.ndarray) -> str:
 # Tables
 
 
-def judge_columns(table: Table, image_column: str,
-                  ignored: Sequence[str] = ()) -> List[Finding]:
-    """Find columns that are probably no classes.
-
-    Args:
-        table: With one column per class.
-        image_column: The column of image paths.
-        ignored: Columns that are known to be no classes.
-    """
-    stray, constant = {}, []
-    for name in table.header:
-        if name == image_column or name in ignored:
-            continue
-        cells = table.column(name)
-        filled = [cell for cell in cells if cell]
+def stray_columns(table: RawTable) -> Dict[str, str]:
+    """Columns whose cells are no labels, and what they seem to be. (A few
+    wrong cells are slips, which the data set names.)"""
+    found = {}
+    for name in class_columns(table):
+        filled = [cell for cell in table.column(name) if cell]
         wrong = [cell for cell in filled if cell not in VALUES]
-        # A few wrong cells are slips, which the data set names.
         if len(wrong) > len(filled) / 2:
-            stray[name] = kind_of(wrong)
-        elif len(filled) == len(cells) > 1 and len(set(filled)) == 1:
+            found[name] = kind_of(wrong)
+    return found
+
+
+def class_columns(table: RawTable) -> List[str]:
+    """The columns of a table that are taken for classes; none if it has
+    lists."""
+    others = {table.columns.image, *table.columns.ignored}
+    return [] if table.has_lists else [
+        name for name in table.header if name not in others]
+
+
+def judge_columns(table: RawTable) -> List[Finding]:
+    """Find columns that are probably no classes."""
+    stray, found = stray_columns(table), []
+    constant = []
+    for name in class_columns(table):
+        cells = table.column(name)
+        if len(cells) > 1 and len(set(cells)) == 1 and cells[0] and (
+                name not in stray):
             constant.append(name)
-    found = []
+    ignored = table.columns.ignored
     if stray:
         words = [f'"{name}" ({what})' for name, what in stray.items()]
         found.append(Finding(

@@ -4,22 +4,22 @@ The rows stay as they are, with every column of the user: a split is only a
 choice of rows.
 """
 import csv
-import io
 from pathlib import Path
-from typing import List, NamedTuple, Sequence, Tuple, Union
+from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
-from trm_ml_mm.labels import ABSENT, PRESENT, UNKNOWN, class_names
-from trm_ml_mm.labels.table import VALUES
+from trm_ml_mm.labels import TableColumns, read_table
+from trm_ml_mm.labels.table import table_rows
 from trm_ml_mm.utils.configs import SPLITS
-from trm_ml_mm.utils.io import atomic_write, read_text
+from trm_ml_mm.utils.io import atomic_write
 
 
-class Table(NamedTuple):
+class RawTable(NamedTuple):
     """A CSV file as it is: cells are text."""
 
     path: Path
+    columns: TableColumns
     header: List[str]
     rows: List[List[str]]
     lines: List[int]  # the line in the file that each row begins in
@@ -36,53 +36,39 @@ class Table(NamedTuple):
         c = self.header.index(name)
         return [row[c].strip() for row in self.rows]
 
+    @property
+    def images(self) -> List[str]:
+        """Names of the images."""
+        return self.column(self.columns.image)
+
+    @property
+    def has_lists(self) -> bool:
+        """Whether it lists the names of present classes."""
+        return self.columns.positive in self.header
+
     def where(self, row: int) -> str:
         """File and line of a row, for error messages."""
         return f'{self.path} line {self.lines[row]}'
 
 
-def read_table(path: Union[str, Path]) -> Table:
+def read_raw(path: Union[str, Path], columns: TableColumns) -> RawTable:
     """Read a CSV file without asking what its cells mean.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is no CSV file in UTF-8 with a header, a column has
-            no name or the name of another one, or a line has too few or too
-            many cells.
+        FileNotFoundError, ValueError: As
+            :func:`~trm_ml_mm.labels.read_table`, but for the labels.
     """
-    text = read_text(path, 'CSV file', advice='give the path of your table')
-    reader = csv.reader(io.StringIO(text, newline=''), strict=True)
-    rows, lines, start = [], [], 1  # a quoted cell may go over several lines
-    try:
-        for row in reader:
-            if any(cell.strip() for cell in row):
-                rows.append(row)
-                lines.append(start)
-            start = reader.line_num + 1
-    except csv.Error as error:
-        raise ValueError(f'{path} line {start} cannot be read ({error}): is a '
-                         'quotation mark missing?') from error
-    header, rows = [name.strip() for name in rows[0]], rows[1:]
-    for c, name in enumerate(header):
-        if not name:
-            raise ValueError(f'{path} line 1: column {c + 1} has no name; '
-                             'name it, or delete it.')
-        if name in header[:c]:
-            raise ValueError(f'{path} line 1 has the column "{name}" twice: '
-                             'drop one.')
-    for row, line in zip(rows, lines[1:]):
-        if len(row) != len(header):
-            raise ValueError(
-                f'{path} line {line} has {len(row)} cells and the header '
-                f'{len(header)}: give every column a cell, blank where the '
-                'label is unknown.')
-    if not rows:
+    rows = table_rows(path, columns, 'give the path of your table')
+    header = next(rows).cells
+    found = list(rows)
+    if not found:
         raise ValueError(f'{path} has a header and no image.')
-    return Table(Path(path), header, rows, lines[1:])
+    return RawTable(Path(path), columns, header, [row.raw for row in found],
+                    [row.line for row in found])
 
 
-def write_table(path: Union[str, Path], table: Table,
-                chosen: Sequence[int]) -> None:
+def write_raw(path: Union[str, Path], table: RawTable,
+              chosen: Sequence[int]) -> None:
     """Write some rows of a table, as they are."""
     with atomic_write(path) as fresh, open(
             fresh, 'w', newline='', encoding='utf-8') as file:
@@ -91,54 +77,37 @@ def write_table(path: Union[str, Path], table: Table,
         writer.writerows(table.rows[i] for i in chosen)
 
 
-def read_labels(table: Table, others: Sequence[str] = (),
-                lists: Tuple[str, str] = ('positive', 'negative'),
-                separator: str = ';') -> Tuple[Tuple[str, ...], np.ndarray]:
-    """The labels of a table, in either form of
-    :class:`~trm_ml_mm.datasets.CSVMultiLabel`.
-
-    Args:
-        table: With one column per class, or with lists of names.
-        others: Columns that are no labels.
-        lists, separator: As in ``CSVMultiLabel``.
-
-    Returns:
-        Class names (of lists: sorted), and ``(N, C)`` int8 labels.
+def read_labels(table: RawTable) -> Tuple[Tuple[str, ...], np.ndarray]:
+    """Class names (of lists: sorted) and labels ``(N, C)`` of a table.
 
     Raises:
         ValueError: If a cell is no label; with file, line and column.
     """
-    if lists[0] in table.header:
-        return _labels_of_lists(table, lists, separator)
-    names = class_names([n for n in table.header if n not in others])
-    labels = np.full((len(table.rows), len(names)), UNKNOWN, np.int8)
-    for c, name in enumerate(names):
-        for i, cell in enumerate(table.column(name)):
-            if cell not in VALUES:
-                raise ValueError(
-                    f'{table.where(i)}, column "{name}" has the value '
-                    f'"{cell[:40]}"; labels are 1 (present), 0 (absent) or '
-                    'blank (unknown). If the column is no class, name it with '
-                    '--ignore-columns.')
-            labels[i, c] = VALUES[cell]
-    return names, labels
+    names = None
+    if table.has_lists:
+        columns = table.columns
+        names = sorted({
+            name.strip() for title in (columns.positive, columns.negative)
+            if title in table.header for cell in table.column(title)
+            for name in cell.split(columns.separator)} - {''})
+    found = read_table(table.path, names, table.columns)
+    return tuple(found.classes), found.labels
 
 
-def _labels_of_lists(table: Table, lists: Tuple[str, str], separator: str
-                     ) -> Tuple[Tuple[str, ...], np.ndarray]:
-    given = [[{name.strip() for name in cell.split(separator)} - {''}
-              for cell in table.column(title)]
-             if title in table.header else [] for title in lists]
-    names = class_names(sorted(set().union(*given[0], *given[1])))
-    index = {name: c for c, name in enumerate(names)}
-    labels = np.full((len(table.rows), len(names)), UNKNOWN, np.int8)
-    for rows, value in zip(given, (PRESENT, ABSENT)):
-        for i, listed in enumerate(rows):
-            labels[i, [index[name] for name in listed]] = value
-    return names, labels
+def earlier_split(folder: Union[str, Path], columns: TableColumns
+                  ) -> Dict[str, str]:
+    """Image -> split, of the tables in a folder.
+
+    Raises:
+        FileNotFoundError: If there is no training set.
+    """
+    return {image: split for split in SPLITS
+            for path in [Path(folder, f'{split}.csv')]
+            if split != 'test' or path.is_file()
+            for image in read_raw(path, columns).images}
 
 
-def split_by_column(table: Table, column: str) -> np.ndarray:
+def split_by_column(table: RawTable, column: str) -> np.ndarray:
     """Let a column say where each row goes.
 
     Returns:
@@ -163,7 +132,8 @@ def split_by_column(table: Table, column: str) -> np.ndarray:
 
 
 def split_at_random(sets: np.ndarray, positive: np.ndarray,
-                    ratios: Sequence[float], seed: int = 0) -> np.ndarray:
+                    ratios: Sequence[float], seed: int = 0,
+                    kept: Optional[np.ndarray] = None) -> np.ndarray:
     """Deal sets of images out to the splits, at random and stratified.
 
     Classes come from the rarest to the most common. The sets with a known
@@ -177,6 +147,8 @@ def split_at_random(sets: np.ndarray, positive: np.ndarray,
         positive: ``(N, C)`` bool, known positives.
         ratios: Of images, for each split; they sum to 1. 0: no such split.
         seed: Draws the order.
+        kept: ``(N,)`` splits of images that are dealt out already; -1: it is
+            not. Their sets go with them.
 
     Returns:
         ``(N,)`` indices into ``ratios``.
@@ -197,6 +169,11 @@ def split_at_random(sets: np.ndarray, positive: np.ndarray,
     lacking[ratios.argmax()] -= lacking[wanted].sum(0) - totals
     room = np.where(wanted, ratios * len(sets), -np.inf)
     parts = np.full(len(sizes), -1)
+    if kept is not None:
+        np.maximum.at(parts, group, kept)
+        for g in np.flatnonzero(parts >= 0):
+            lacking[parts[g]] -= counts[g]
+            room[parts[g]] -= sizes[g]
     shuffled = np.random.default_rng(seed).permutation(len(sizes))
     for c in [*np.argsort(totals, kind='stable'), None]:
         queue = shuffled[parts[shuffled] < 0]

@@ -103,7 +103,9 @@ class LabelTable:
         return f'{self.source} {line}'
 
 
-class _Row(NamedTuple):
+class TableRow(NamedTuple):
+    """A line of a CSV file that is not blank."""
+
     line: int  # its number; a quoted cell may go over several lines
     cells: List[str]  # without space around them
     raw: List[str]
@@ -142,7 +144,7 @@ def read_table(path: Union[str, Path],
             file, or another encoding. The message has file and line.
         FileNotFoundError: If there is no such file.
     """
-    rows = _rows(path, columns, advice)
+    rows = table_rows(path, columns, advice)
     header = next(rows).cells
     names = _classes(header, classes, path, columns)
     read = _label_reader(header, names, columns)
@@ -168,7 +170,7 @@ def read_classes(path: Union[str, Path],
                  advice: str = 'correct its path') -> Tuple[str, ...]:
     """The class names of a table, from its header alone; arguments and errors
     as :func:`read_table`."""
-    header = next(_rows(path, columns, advice)).cells
+    header = next(table_rows(path, columns, advice)).cells
     return _classes(header, classes, path, columns)
 
 
@@ -223,9 +225,12 @@ def _listed(chosen: np.ndarray, table: LabelTable) -> str:
         table.classes[c] for c in np.flatnonzero(chosen))
 
 
-def _rows(path, columns: TableColumns, advice: str) -> Iterator[_Row]:
-    """Every line that is not blank; the header comes first. Read line by line:
-    a large table need not fit in memory as cells."""
+def table_rows(path: Union[str, Path],
+               columns: TableColumns = TableColumns(),
+               advice: str = 'correct its path') -> Iterator[TableRow]:
+    """Every line that is not blank, whatever its cells mean; the header comes
+    first. Read line by line: a large table need not fit in memory as cells.
+    Arguments and errors as :func:`read_table`."""
     text = read_text(path, 'CSV file', advice=advice)
     reader = csv.reader(io.StringIO(text), strict=True)
     header, start = None, 1
@@ -248,7 +253,7 @@ def _rows(path, columns: TableColumns, advice: str) -> Iterator[_Row]:
                     f'{path} line {start} has {len(cells)} cells and the '
                     f'header {len(header)}: give every column a cell, '
                     'blank where the label is unknown.')
-            yield _Row(start, cells, row)
+            yield TableRow(start, cells, row)
         start = reader.line_num + 1
     if header is None:
         raise ValueError(f'{path} has no header line, only blank cells: '

@@ -73,10 +73,14 @@ class TrainingTimeHook(Hook):
         self.ends: List[float] = []  # of the first steps
         self.step = None  # seconds, when it has been measured
         self.validation = None  # when one began; 0: it has been measured
-        self.start = 0.  # seconds that an epoch takes besides its steps
+        self.start = 0.  # seconds until the first batch of an epoch is there
 
     def before_train_epoch(self, runner) -> None:
         self.epoch = self.clock()
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
+        if batch_idx == 0 and self.validation is None:
+            self.start = self.clock() - self.epoch
 
     def after_train_iter(self, runner, batch_idx, data_batch=None,
                          outputs=None) -> None:
@@ -91,12 +95,6 @@ class TrainingTimeHook(Hook):
             # The first step, with the start of the loader, is not one of them.
             self.step = median(b - a for a, b in zip(self.ends, self.ends[1:]))
             self._say(runner, count)
-
-    def after_train_epoch(self, runner) -> None:
-        if self.step is not None and self.validation is None:
-            steps = len(runner.train_dataloader)
-            self.start = max(
-                0., self.clock() - self.epoch - steps * self.step)
 
     def before_val_epoch(self, runner) -> None:
         if self.validation is None and self.step is not None:
