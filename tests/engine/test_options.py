@@ -11,11 +11,13 @@ from mmengine.runner import Runner
 from mmpretrain.registry import MODELS
 from tests_support import ROOT
 
-from trm_ml_mm.engine import build_dataset, load_config
+from trm_ml_mm.datasets import label_matrix
+from trm_ml_mm.engine import build_dataset, build_runner, load_config
 from trm_ml_mm.evaluation import read_record
 from trm_ml_mm.experiments.plan import parse_options
 from trm_ml_mm.features import CacheFiller
 from trm_ml_mm.models.towers import save_random_weights
+from trm_ml_mm.utils.configs import wrapped_datasets
 
 COCO = str(ROOT / 'configs/trm_ml_coco.py')
 
@@ -175,6 +177,24 @@ def test_data_root_moves_what_lies_in_it(tmp_path):
         load_config(str(config), {'data_root': '/new/'})
 
 
+def test_options_of_csv_files_reach_every_split(tmp_path, monkeypatch):
+    csv_config = str(ROOT / 'configs/trm_ml_csv.py')
+    monkeypatch.chdir(tmp_path)
+    cfg = load_config(csv_config, {
+        'image_folder': 'photos', 'image_column': 'file',
+        'ignore_columns': 'place'})
+    for split in ('train', 'val', 'test'):
+        *_, data = wrapped_datasets(cfg, split)
+        assert data.data_prefix == str(tmp_path / 'photos')
+        assert data.image_column == 'file'
+        assert data.ignore_columns == ['place']
+    cfg = load_config(csv_config, {'ignore_columns': ['a', 'b']})
+    assert cfg.val_dataloader.dataset.ignore_columns == ['a', 'b']
+    for name in ('image_folder', 'image_column', 'ignore_columns'):
+        with pytest.raises(ValueError, match=f'{name} is an option of CSV'):
+            coco(**{name: 'x'})
+
+
 def test_a_scene_set_brings_its_classes():
     cfg = load_config(str(ROOT / 'configs/trm_ml_scenes.py'),
                       {'scene_set': 2})
@@ -311,3 +331,56 @@ def test_a_csv_config_is_filled_in_wherever_it_is_built(tmp_path):
                       {'data_root': f'{tmp_path}/'})
     fill_classes(cfg, 'test')
     assert cfg.model.backbone.classes == ['dog', 'cat']
+
+
+# Columns of CSV files
+
+
+@pytest.fixture
+def turned(tmp_path):
+    """val.csv has the columns of train.csv in another order."""
+    trees.csv(tmp_path)
+    (tmp_path / 'val.csv').write_text(
+        'red car,dog,image,hot dog\n,1,a.jpg,0\n1.0,,b.jpg,\n0,0,c.jpg,0\n')
+    return tmp_path
+
+
+def test_columns_are_matched_by_name(turned, tiny_clip):
+    save_random_weights(tiny_clip, str(turned / 'tiny.pth'))
+    options = {'data_root': str(turned), 'arch': tiny_clip, 'image_size': 64,
+               'model.backbone.weights': str(turned / 'tiny.pth'),
+               'epochs': 1, **{f'{split}_dataloader.num_workers': 0
+                               for split in ('train', 'val', 'test')}}
+    config = str(ROOT / 'configs/trm_ml_csv.py')
+    cfg = load_config(config, options)
+    train, val = (build_dataset(cfg, split) for split in ('train', 'val'))
+    names = ('dog', 'hot dog', 'red car')
+    assert val.metainfo['classes'] == train.metainfo['classes'] == names
+    assert (label_matrix(val) == label_matrix(train)).all()
+    build_runner(config, str(turned / 'work'), options).train()
+    # The test alone: no training set, and the checkpoint says the order.
+    (turned / 'train.csv').unlink()
+    assert build_dataset(cfg, 'test').metainfo['classes'] == (
+        'red car', 'dog', 'hot dog')
+    runner = build_runner(config, str(turned / 'test'), options, train=False,
+                          checkpoint=str(turned / 'work/epoch_1.pth'))
+    assert runner.test_dataloader.dataset.metainfo['classes'] == names
+    found = runner.test()
+    last = read_record(turned / 'work').row('last').metrics
+    assert found['multi-label/mAP'] == pytest.approx(last['mAP'])
+
+
+@pytest.mark.parametrize('header, message', [
+    ('image,dog,hot dog', 'val.csv line 1: "red car" is among classes but no '
+     'column of the file: add the column'),
+    ('image,dog,hot dog,red car,cat', 'val.csv line 1: "cat" is a column of '
+     'the file but not among classes, .*ignore_columns'),
+    ('image,dog,hot dog,Red Car', r'"Red Car" is .* \(1 more differ\)'),
+])
+def test_other_columns_are_refused(turned, header, message):
+    cells = ',' * header.count(',')
+    (turned / 'val.csv').write_text(f'{header}\na.jpg{cells}\n')
+    cfg = load_config(str(ROOT / 'configs/trm_ml_csv.py'),
+                      {'data_root': str(turned)})
+    with pytest.raises(ValueError, match=message):
+        build_dataset(cfg, 'val')

@@ -1,4 +1,5 @@
 """The runtime of one run: config, launch, hooks, checkpoints."""
+from .baking import bake_text
 from .checkpoint import AtomicLocalBackend, load_learned, read_checkpoint
 from .config import build_dataset, fill_classes, load_config, work_dir_of
 from .description import (
@@ -29,11 +30,10 @@ from .schedulers import WarmupLR
 __all__ = [
     'AtomicCheckpointHook', 'AtomicLocalBackend', 'EpochSeedHook',
     'FiniteLossHook', 'ModelDescription', 'PartialLabelHook',
-    'PlainCheckpointHook',
-    'PredictionPicturesHook', 'PseudoLabelQualityHook', 'ReportHook',
-    'ResumableTrainLoop', 'SafeRunner', 'SkippedImagesHook', 'StopSignalHook',
-    'WarmupLR', 'build_dataset', 'build_runner', 'close', 'complete',
-    'describe', 'fill_classes', 'find_class', 'init_distributed',
-    'load_config', 'load_learned', 'read_checkpoint', 'read_description',
-    'seed_worker', 'work_dir_of'
+    'PlainCheckpointHook', 'PredictionPicturesHook', 'PseudoLabelQualityHook',
+    'ReportHook', 'ResumableTrainLoop', 'SafeRunner', 'SkippedImagesHook',
+    'StopSignalHook', 'WarmupLR', 'bake_text', 'build_dataset', 'build_runner',
+    'close', 'complete', 'describe', 'fill_classes', 'find_class',
+    'init_distributed', 'load_config', 'load_learned', 'read_checkpoint',
+    'read_description', 'seed_worker', 'work_dir_of'
 ]

@@ -12,8 +12,9 @@ from mmengine.dist import get_rank, init_dist
 
 from trm_ml_mm.features import use_cache
 from trm_ml_mm.registry import RUNNERS
-from trm_ml_mm.utils.configs import SPLITS
+from trm_ml_mm.utils.configs import SPLITS, nested_dicts
 
+from .checkpoint import read_checkpoint
 from .config import fill_classes, load_config, work_dir_of
 from .description import describe
 from .hooks.partial_label import check_wrapper
@@ -70,7 +71,8 @@ def build_runner(config: Union[str, Config],
                                     'give the path of a .pth file.')
     cfg = load_config(config, options)
     train = train and checkpoint is None
-    fill_classes(cfg, 'train' if train else 'test')
+    fill_classes(cfg, 'train' if train else 'test',
+                 None if train else trained_classes(cfg, checkpoint))
     if not validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     description = describe(cfg)  # a cache replaces pipeline and preprocessor
@@ -120,6 +122,19 @@ def build_runner(config: Union[str, Config],
     runner = runner_class(cfg).from_cfg(cfg)
     runner.description = description
     return runner
+
+
+def trained_classes(cfg: Config, checkpoint: Optional[str]
+                    ) -> Optional[Sequence[str]]:
+    """The class names that a checkpoint was trained with, if the config leaves
+    them open; None if the checkpoint does not say, or there is none."""
+    if checkpoint is None or not any(
+            options.get('classes') == 'dataset'
+            for options in nested_dicts(cfg.model)):
+        return None
+    meta = read_checkpoint(checkpoint)['meta'].get('dataset_meta')
+    found = meta.get('classes') if isinstance(meta, dict) else None
+    return found if isinstance(found, (list, tuple)) else None
 
 
 def save_predictions(cfg: Config, out: Optional[str],

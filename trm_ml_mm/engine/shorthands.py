@@ -6,7 +6,7 @@ on it. An entry that an option names in full is applied later, so it wins.
 """
 import os
 from numbers import Integral, Real
-from typing import Callable, Dict, List, Optional
+from typing import Callable, Dict, List, Optional, Sequence, Union
 
 from mmengine.config import Config
 
@@ -199,10 +199,56 @@ def set_scene_set(cfg: Config, scene_set: int) -> None:
             options['classes'] = f'scenes:{scene_set}'
 
 
+def set_image_folder(cfg: Config, folder: str) -> None:
+    """Take the images of all CSV files from this folder, relative to the
+    current one; the files themselves stay in ``data_root``.
+
+    Raises:
+        ValueError: If no data set is a CSV file.
+    """
+    for options in _csv_sets(cfg, 'image_folder'):
+        options['data_prefix'] = os.path.abspath(folder)
+
+
+def set_image_column(cfg: Config, column: str) -> None:
+    """Set the column of image paths of all CSV files.
+
+    Raises:
+        ValueError: If no data set is a CSV file.
+    """
+    for options in _csv_sets(cfg, 'image_column'):
+        options['image_column'] = column
+
+
+def set_ignore_columns(cfg: Config, columns: Union[str, Sequence[str]]
+                       ) -> None:
+    """Set the columns of all CSV files that are no labels: one or several.
+
+    Raises:
+        ValueError: If no data set is a CSV file.
+    """
+    columns = [columns] if isinstance(columns, str) else list(columns)
+    for options in _csv_sets(cfg, 'ignore_columns'):
+        options['ignore_columns'] = columns
+
+
+def _csv_sets(cfg: Config, option: str) -> List[dict]:
+    found = [options for split in SPLITS for options in nested_dicts(
+        cfg.get(f'{split}_dataloader') or {})
+        if str(options.get('type')).endswith('CSVMultiLabel')]
+    if not found:
+        raise ValueError(f'{option} is an option of CSV files, and this '
+                         'config has no CSVMultiLabel.')
+    return found
+
+
 SHORTHANDS: Dict[str, Callable] = dict(
     arch=set_arch,
     data_root=set_data_root,
     epochs=set_epochs,
+    ignore_columns=set_ignore_columns,
+    image_column=set_image_column,
+    image_folder=set_image_folder,
     image_size=set_image_size,
     lr=set_lr,
     scene_set=set_scene_set)

@@ -16,7 +16,12 @@ from trm_ml_mm.datasets.base import (
 from trm_ml_mm.models import CLIPPromptBackbone
 from trm_ml_mm.models.towers import pack_rows
 from trm_ml_mm.registry import DATASETS, MODELS
-from trm_ml_mm.utils.configs import SPLITS, plain_types, wrapped_datasets
+from trm_ml_mm.utils.configs import (
+    SPLITS,
+    plain_types,
+    tests_on_validation,
+    wrapped_datasets,
+)
 from trm_ml_mm.utils.seeding import mix_seed, seed_everything
 
 from .storage import (
@@ -252,6 +257,4 @@ def splits_to_cache(cfg: Config) -> Iterator[str]:
 def cached_test_split(cfg: Config) -> str:
     """Whose cache the test set uses: its own, or that of 'val' if both are the
     same data set."""
-    val = cfg.get('val_dataloader') or {}
-    same = val.get('dataset') == cfg.test_dataloader.dataset
-    return 'val' if same else 'test'
+    return 'val' if tests_on_validation(cfg) else 'test'

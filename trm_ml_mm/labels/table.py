@@ -298,11 +298,14 @@ def _classes(header: List[str], classes, path,
     classes = class_names(classes)
     unknown = sorted(set(titles) ^ set(classes))
     if unknown:
-        where = ('a column of the file but not among classes'
-                 if unknown[0] in titles else
-                 'among classes but no column of the file')
-        raise ValueError(f'{path} line 1: "{unknown[0]}" is {where}; make '
-                         'them agree.')
+        where = ('a column of the file but not among classes, which are '
+                 'those of the model or the training set: delete it, or put '
+                 'it into ignore_columns' if unknown[0] in titles else
+                 'among classes but no column of the file: add the column, '
+                 'blank where nobody knows')
+        more = len(unknown) - 1
+        raise ValueError(f'{path} line 1: "{unknown[0]}" is {where}'
+                         f'{f" ({more} more differ)" if more else ""}.')
     return classes
 
 

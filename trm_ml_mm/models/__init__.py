@@ -18,15 +18,16 @@ from .losses import (
 from .prototypes import MultimodalPrototypes
 from .region import CategoryRegions
 from .relations import CategoryRelations
-from .text import PromptedTextEncoder, PromptLearner
+from .text import BakedText, PromptedTextEncoder, PromptLearner
 from .towers import load_clip
 from .tta import MultiLabelTTA
 
 __all__ = [
-    'CLIPClassifier', 'CLIPFeatures', 'CLIPPromptBackbone', 'CategoryRegions',
-    'CategoryRelations', 'LinearProbeHead', 'MatchingHead', 'MatchingOutput',
-    'MultiLabelTTA', 'MultimodalContrastiveLoss', 'MultimodalPrototypes',
-    'PartialAsymmetricLoss', 'PromptLearner', 'PromptedTextEncoder',
-    'QueryDecoderHead', 'RegionDistillationLoss', 'TextImageHead',
-    'TextPixelHead', 'TextRegionMatchingHead', 'ZeroShotHead', 'load_clip'
+    'BakedText', 'CLIPClassifier', 'CLIPFeatures', 'CLIPPromptBackbone',
+    'CategoryRegions', 'CategoryRelations', 'LinearProbeHead', 'MatchingHead',
+    'MatchingOutput', 'MultiLabelTTA', 'MultimodalContrastiveLoss',
+    'MultimodalPrototypes', 'PartialAsymmetricLoss', 'PromptLearner',
+    'PromptedTextEncoder', 'QueryDecoderHead', 'RegionDistillationLoss',
+    'TextImageHead', 'TextPixelHead', 'TextRegionMatchingHead', 'ZeroShotHead',
+    'load_clip'
 ]

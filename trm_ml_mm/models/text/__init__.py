@@ -1,7 +1,8 @@
+from .baked import BakedText
 from .encoder import PromptedTextEncoder, encode_prompts
 from .prompt_learner import PromptLearner, kept_positions
 
 __all__ = [
-    'PromptLearner', 'PromptedTextEncoder', 'encode_prompts',
+    'BakedText', 'PromptLearner', 'PromptedTextEncoder', 'encode_prompts',
     'kept_positions'
 ]

@@ -1,5 +1,4 @@
 """Class names -> text features, by CLIP's text tower and learned prompts."""
-import hashlib
 from typing import Optional, Sequence, Tuple, Union
 
 import torch
@@ -14,6 +13,7 @@ from trm_ml_mm.utils.mmengine_private import skip_init
 
 from ..alignment import centred
 from ..towers import FrozenModule, LoadedCLIP, load_clip
+from .identity import check_identity, text_identity
 from .prompt_learner import PromptLearner
 
 
@@ -186,28 +186,13 @@ class PromptedTextEncoder(BaseModule):
         self.register_buffer('identity', self._identity())
 
     def _identity(self) -> Tensor:
-        names = hashlib.sha256('\n'.join(
-            [*self.class_names, *self.words]).encode()).digest()
-        return torch.tensor(
-            list(bytes.fromhex(self.fingerprint)) + list(names),
-            dtype=torch.uint8)
+        return text_identity(self.fingerprint, self.class_names, self.words)
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
         saved = state_dict.get(prefix + 'identity')
         if saved is not None:
-            own = self._identity()
-            if not torch.equal(saved[:32].cpu(), own[:32]):
-                raise ValueError(
-                    'The checkpoint was learned on another frozen CLIP than '
-                    f'this one ({self.arch}): set arch, weights and image_size '
-                    'to those it was trained with.')
-            if not torch.equal(saved[32:].cpu(), own[32:]):
-                raise ValueError(
-                    'The checkpoint was learned for other class names, or '
-                    'other words for them, than '
-                    f'these {len(self.class_names)} '
-                    f'({", ".join(self.class_names[:3])}, ...): set classes '
-                    'to those it was trained with, in the same order.')
+            check_identity(saved, self._identity(), self.class_names,
+                           self.arch)
         self._cache = self._fixed = None
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
