@@ -102,13 +102,13 @@ def to_cvat(table: LabelTable,
     labels = _child(task, 'labels')
     for label in cvat_labels(table.classes):
         _add_label(labels, label)
+    names = list(map(cvat_name, table.classes))
     for number, (row, columns) in enumerate(tasks.items(), FIRST_NUMBER):
         image = _child(root, 'image', id=str(number),
                        name=posixpath.normpath(table.images[row]))
         for column in sorted({*columns,
                               *np.flatnonzero(table.labels[row] != UNKNOWN)}):
-            tag = _child(image, 'tag', label=cvat_name(table.classes[column]),
-                         source='file')
+            tag = _child(image, 'tag', label=names[column], source='file')
             _child(tag, 'attribute', WORDS[int(table.labels[row, column])],
                    name=_ANSWER)
             probability = probabilities[row, column]

@@ -1,6 +1,7 @@
 """Names that every tool keeps as they are."""
 import hashlib
 import re
+from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Callable, Dict, List, Sequence, Union
 
@@ -11,6 +12,7 @@ from trm_ml_mm.utils.text import printable
 MAX_MEGABYTES = 256
 
 
+@cache
 def safe_name(name: str) -> str:
     """A name of letters a-z, digits and _, at most 35 long, that belongs to
     one class only: a readable part and a hash of the whole name.

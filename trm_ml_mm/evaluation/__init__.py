@@ -1,14 +1,36 @@
+from .calibration import (
+    Calibration,
+    calibrate_logits,
+    held_out_predictions,
+)
 from .functional import (
     average_precision,
     mean_over_classes,
     precision_recall,
     predict,
 )
+from .known_labels import sampling_problems
 from .metrics import MultiLabelAP, MultiLabelF1, PerClass
+from .probabilities import (
+    ProbabilityFit,
+    ProbabilityMap,
+    calibration_error,
+    fit_probabilities,
+)
 from .run_record import ResultRow, RunRecord, read_record, write_record
+from .thresholds import (
+    Thresholds,
+    best_f1_thresholds,
+    precision_thresholds,
+    recall_thresholds,
+)
 
 __all__ = [
-    'MultiLabelAP', 'MultiLabelF1', 'PerClass', 'ResultRow', 'RunRecord',
-    'average_precision', 'mean_over_classes', 'precision_recall', 'predict',
-    'read_record', 'write_record'
+    'Calibration', 'MultiLabelAP', 'MultiLabelF1', 'PerClass',
+    'ProbabilityFit', 'ProbabilityMap', 'ResultRow', 'RunRecord',
+    'Thresholds', 'average_precision', 'best_f1_thresholds',
+    'calibrate_logits', 'calibration_error', 'fit_probabilities',
+    'held_out_predictions', 'mean_over_classes', 'precision_recall',
+    'precision_thresholds', 'predict', 'read_record', 'recall_thresholds',
+    'sampling_problems', 'write_record'
 ]
