@@ -3,19 +3,30 @@ of a training set.
 
 A model has fitted the labels that it was trained on, and its own
 pseudo-labels of the same images. So its scores of these images are too good,
-and no threshold that is found on them holds. Here the images are dealt out to
-folds. A model is trained without each fold, and judges it. Then all images
-are new to their judges: those of the table, and those of a validation set.
+and no threshold that is found on them holds for others. Here the images are
+dealt out to folds. For each fold, a model is trained without it, and judges
+it. So each image is new to its judge, be it of the training set or of the
+validation set.
 """
 import copy
 import tempfile
 from pathlib import Path
-from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import (
+    Callable,
+    Dict,
+    List,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Tuple,
+    Union,
+)
 
 import numpy as np
 import torch
 from mmengine.config import Config
 from torch import nn
+from torch.utils.data import DataLoader
 
 from trm_ml_mm.datasets import find_masks
 from trm_ml_mm.engine import build_runner, fill_classes
@@ -27,7 +38,8 @@ from trm_ml_mm.features import (
     cached_logits,
     use_cache,
 )
-from trm_ml_mm.features.fill import resolve_dataset_config
+from trm_ml_mm.features.fill import Views, resolve_dataset_config
+from trm_ml_mm.registry import DATASETS
 from trm_ml_mm.utils.configs import plain_types
 
 FOLDS = 5
@@ -37,11 +49,16 @@ HOOKS = ('EpochSeedHook', 'PartialLabelHook', 'FiniteLossHook')
 Progress = Callable[[str, int, int], None]
 
 
-class CrossFit(NamedTuple):
-    """Logits by models that did not see the image."""
+class UnseenLogits(NamedTuple):
+    """Logits by models that have not seen the image; NaN where the image
+    cannot be read."""
 
-    logits: np.ndarray  # (N, C) of the training set; NaN: not readable
-    validation: np.ndarray  # (M, C) of the validation set, if there is one
+    train: np.ndarray  # (N, C) of the training set
+    validation: np.ndarray  # (M, C) of the validation set; (0, C): none
+
+
+def _silent(what: str, done: int, total: int) -> None:
+    pass
 
 
 def cross_fit(cfg: Config,
@@ -50,15 +67,15 @@ def cross_fit(cfg: Config,
               seed: int = 0,
               scales: Optional[Sequence[float]] = None,
               workers: int = 0,
-              progress: Progress = lambda what, done, total: None) -> CrossFit:
+              progress: Progress = _silent) -> UnseenLogits:
     """Judge each image of a training set by a model that has not seen it.
 
     The frozen tower runs once over each view of each image. Training is that
     of the config, on the features of the images as they are.
 
     Args:
-        cfg: How to train, and on what. Images of its validation set, if it
-            has one, are dealt out to the models too.
+        cfg: How to train, and on what. The images of its validation set, if
+            it has one, are dealt out to the models too.
         features: Folder for the features; what is in it is not computed
             again.
         folds: How many models.
@@ -77,72 +94,127 @@ def cross_fit(cfg: Config,
     fill_classes(cfg)
     caches = fill_views(cfg, features, scales, workers, progress)
     count = len(caches['train'][0].state)
+    others = len(caches['val'][0].state) if 'val' in caches else 0
     if not 2 <= folds <= count:
         raise ValueError(f'{count} images cannot be dealt out to {folds} '
                          'folds: give at least two images, and no more folds '
                          'than images.')
-    logits = validation = None
+    parts = []
     for fold in range(folds):
         progress('Training without a fold', fold, folds)
         model, rows = fit_without(fold, folds, cfg, features, seed)
         unseen = np.setdiff1d(np.arange(count), rows)
-        scores = view_logits(model, caches['train'], unseen)
-        if logits is None:
-            logits = np.full((count, scores.shape[1]), np.nan)
-            others = len(caches['val'][0].state) if 'val' in caches else 0
-            validation = np.full((others, scores.shape[1]), np.nan)
-        logits[unseen] = scores
+        dealt = np.arange(fold, others, folds)
+        parts.append((unseen, view_logits(model, caches['train'], unseen),
+                      dealt, view_logits(model, caches.get('val', ()), dealt)))
+    progress('Training without a fold', folds, folds)
+    found = UnseenLogits(*(np.full((size, parts[0][1].shape[1]), np.nan)
+                           for size in (count, others)))
+    for unseen, logits, dealt, other_logits in parts:
+        found.train[unseen] = logits
         if others:
-            dealt = np.arange(fold, others, folds)
-            validation[dealt] = view_logits(model, caches['val'], dealt)
-        progress('Training without a fold', fold + 1, folds)
-    return CrossFit(logits, validation)
+            found.validation[dealt] = other_logits
+    return found
 
 
-def fill_views(cfg: Config, features: Union[str, Path],
-               scales: Optional[Sequence[float]] = None, workers: int = 0,
-               progress: Progress = lambda what, done, total: None,
+@torch.no_grad()
+def checkpoint_logits(model: nn.Module,
+                      cfg: Config,
+                      scales: Optional[Sequence[float]] = None,
+                      workers: int = 0,
+                      batch_size: int = 32,
+                      progress: Progress = _silent) -> UnseenLogits:
+    """What one model says of the same images, if it was not trained on them.
+    It may have any backbone.
+
+    Args:
+        model: A classifier that takes images, in eval mode.
+        batch_size: Images that it sees at once.
+        cfg, scales, workers, progress: See :func:`cross_fit`.
+    """
+    found = {'val': np.empty((0, model.head.num_classes))}
+    pipelines = pipelines_of(cfg, scales)
+    for split in ('train', 'val'):
+        if not cfg.get(f'{split}_dataloader'):
+            continue
+        views = []
+        for number, pipeline in enumerate(pipelines, 1):
+            dataset = DATASETS.build(dict(
+                resolve_dataset_config(cfg, split), pipeline=pipeline))
+            count = len(dataset)
+            logits = np.full((count, model.head.num_classes), np.nan)
+            loader = DataLoader(
+                Views(dataset, np.stack([np.arange(count),
+                                         np.zeros(count, int)], 1), 0),
+                batch_size, num_workers=workers, collate_fn=list)
+            for step, batch in enumerate(loader, 1):
+                read = {image: inputs for image, _, inputs in batch
+                        if inputs is not None}
+                if read:
+                    data = model.data_preprocessor(
+                        dict(inputs=list(read.values())))
+                    logits[list(read)] = model.head(model.extract_feat(
+                        data['inputs'])).float().cpu().numpy()
+                progress(f'Looking at {split}, view {number} of '
+                         f'{len(pipelines)}', step, len(loader))
+            views.append(logits)
+        found[split] = np.mean(views, 0)
+    return UnseenLogits(found['train'], found['val'])
+
+
+def fill_views(cfg: Config,
+               features: Union[str, Path],
+               scales: Optional[Sequence[float]] = None,
+               workers: int = 0,
+               progress: Progress = _silent,
                splits: Sequence[str] = ('train', 'val')
                ) -> Dict[str, List[FeatureCache]]:
-    """Features of all views. The pipelines of ``cfg`` become that of the first
-    view, in place.
+    """Features of all views.
+
+    Args:
+        cfg: Its pipelines become that of the first view, in place.
+        splits: Those that the config has are filled.
+        features, scales, workers, progress: See :func:`cross_fit`.
 
     Returns:
-        For each of the splits that the config has, a cache for each view.
+        For each of these splits, a cache for each view.
     """
     splits = [split for split in splits if cfg.get(f'{split}_dataloader')]
     tower = build_tower(cfg)
-    pipelines = [pipeline_of(cfg)] if scales is None else view_pipelines(
-        pipeline_of(cfg), scales)
+    pipelines = pipelines_of(cfg, scales)
     caches = {split: [] for split in splits}
     for view, pipeline in reversed(list(enumerate(pipelines))):
         for split in splits:
             resolve_dataset_config(cfg, split).pipeline = pipeline
         for split in splits:
+            what = f'Features of {split}, view {view + 1} of {len(pipelines)}'
             filler = CacheFiller(cfg, split, view_folder(features, view), 1,
                                  tower=tower)
-            what = f'Features of {split}, view {view + 1} of {len(pipelines)}'
             filler.fill(workers=workers, progress=lambda done, total,
                         what=what: progress(what, done, total))
             caches[split].insert(0, FeatureCache(filler.folder))
     return caches
 
 
+def pipelines_of(cfg: Config, scales: Optional[Sequence[float]]
+                 ) -> List[List[dict]]:
+    """How a test of this config prepares images, a pipeline for each view."""
+    split = next(s for s in ('val', 'test', 'train')
+                 if cfg.get(f'{s}_dataloader'))
+    pipeline = plain_types(resolve_dataset_config(cfg, split).pipeline)
+    return [pipeline] if scales is None else view_pipelines(pipeline, scales)
+
+
 def view_folder(features: Union[str, Path], view: int) -> str:
     return str(Path(features, f'view{view}'))
 
 
-def pipeline_of(cfg: Config) -> List[dict]:
-    """How a test of this config prepares images.
-
-    Raises:
-        ValueError: If the config has neither a validation nor a test set.
-    """
-    for split in ('val', 'test'):
-        if cfg.get(f'{split}_dataloader'):
-            return plain_types(resolve_dataset_config(cfg, split).pipeline)
-    raise ValueError('The config has no val_dataloader and no test_dataloader, '
-                     'whose pipeline says how to look at images: add one.')
+def view_logits(model: nn.Module, views: Sequence[FeatureCache],
+                rows: np.ndarray) -> Optional[np.ndarray]:
+    """Mean logits over the views of some images, ``(len(rows), C)``; None
+    without a view."""
+    found = [cached_logits(model, cache, rows).numpy() for cache in views]
+    return np.mean(found, 0) if found else None
 
 
 def fit(cfg: Config, features: Union[str, Path], seed: int = 0
@@ -193,10 +265,3 @@ def in_folds(dataset: dict, **options) -> dict:
         return dict(dataset, dataset=in_folds(dataset['dataset'], **options))
     return in_folds(dict(type='trm_ml_mm.PartialLabelDataset', known='all',
                          dataset=dataset), **options)
-
-
-def view_logits(model: nn.Module, views: Sequence[FeatureCache],
-                rows: np.ndarray) -> np.ndarray:
-    """Mean logits over the views of some images, ``(len(rows), C)``."""
-    return torch.stack([cached_logits(model, cache, rows)
-                        for cache in views]).mean(0).numpy()

@@ -9,6 +9,7 @@ COMMANDS = (
     ('train', 'train', 'train a config'),
     ('test', 'test', 'test a checkpoint'),
     ('predict', 'predict', 'label images with a checkpoint'),
+    ('fill', 'fill_labels', 'fill in the blanks of a table of labels'),
     ('publish', 'publish_model', 'write a file to hand over'),
     ('split', 'split_table', 'split one table into train, val and test'),
     ('inspect', 'inspect_data', 'look at data before a training'),
