@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from mmcv.transforms import BaseTransform
 from mmengine.config import Config
+from torch import nn
 
 from trm_ml_mm.datasets.base import UnreadableImage
 from trm_ml_mm.registry import DATASETS, TRANSFORMS
@@ -117,3 +118,35 @@ class LoadCachedFeatures(BaseTransform):
         results['features'] = torch.from_numpy(
             np.array(self.cache.features[part][row, view]))
         return results
+
+
+@torch.no_grad()
+def cached_logits(model: nn.Module, cache: FeatureCache, rows: np.ndarray,
+                  batch_size: int = 256) -> torch.Tensor:
+    """Logits of images from their cached features.
+
+    Args:
+        model: A classifier on a ``CLIPPromptBackbone`` whose tower the
+            features come from, in eval mode.
+        cache: Its first view is taken.
+        rows: Which images of the cache.
+        batch_size: Images that the model sees at once.
+
+    Returns:
+        ``(len(rows), C)`` fp32 on the CPU; NaN where an image could not be
+        decoded for the cache.
+    """
+    device = next(model.parameters()).device
+    backbone, found = model.backbone, []
+    grid, backbone.feature_grid = backbone.feature_grid, cache.meta.grid
+    try:
+        for start in range(0, len(rows), batch_size):
+            inputs = np.array(cache.features[rows[start:start + batch_size],
+                                             0], np.float32)
+            feats = model.extract_feat(torch.from_numpy(inputs).to(device))
+            found.append(model.head(feats).float().cpu())
+    finally:
+        backbone.feature_grid = grid
+    logits = torch.cat(found)
+    logits[torch.from_numpy(cache.state[rows, 0] != DONE)] = float('nan')
+    return logits
