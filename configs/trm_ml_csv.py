@@ -1,6 +1,12 @@
 # TRM-ML on your own images with labels in a CSV file. The header names the
-# classes. --cfg-options train_dataloader.dataset.known=0.1 hides more labels,
-# to see what fewer labels would have given.
+# classes. One line each: a test set of its own (else val.csv is it), another
+# folder of the tables, of the images, columns that are no classes, more labels
+# hidden, to see what fewer labels would have given.
+#   --cfg-options test_dataloader.dataset.ann_file=test.csv
+#   --cfg-options data_root=/data/own/
+#   --cfg-options image_folder=/data/photos/
+#   --cfg-options ignore_columns=patient,remark
+#   --cfg-options train_dataloader.dataset.known=0.1
 _base_ = [
     '_base_/default_runtime.py',
     '_base_/datasets/csv.py',

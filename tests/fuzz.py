@@ -12,13 +12,16 @@ import sys
 import tempfile
 import time
 import traceback
+import zipfile
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 import trees
 
+from trm_ml_mm.annotation import FORMATS, apply_answers
 from trm_ml_mm.datasets import (
     VG200,
     CocoMultiLabel,
@@ -31,8 +34,19 @@ from trm_ml_mm.datasets import (
 )
 from trm_ml_mm.engine import read_checkpoint
 from trm_ml_mm.evaluation.run_record import FORMAT, read_record
-from trm_ml_mm.features.storage import CacheMeta, FeatureCache
-from trm_ml_mm.labels import class_names, load_mask, save_mask
+from trm_ml_mm.features.storage import (
+    NO_FILE,
+    CacheMeta,
+    FeatureCache,
+    ImageFile,
+)
+from trm_ml_mm.labels import (
+    UNKNOWN,
+    LabelTable,
+    class_names,
+    load_mask,
+    save_mask,
+)
 from trm_ml_mm.labels.mask_files import load_labels
 from trm_ml_mm.labels.protocols import listed_positives_mask
 from trm_ml_mm.models.towers.torchscript import read_torchscript
@@ -168,10 +182,11 @@ def archive(root):
 
 
 def cache(root):
-    meta = CacheMeta('t', {}, [], 'f', 1, (2, 2), 4, 'float32')
-    FeatureCache.create(root, meta, 3)
-    return ['meta.json', 'state.npy', 'features.npy'], lambda: (
-        FeatureCache(root))
+    meta = CacheMeta('t', {}, [], 1, (2, 2), 4, 'float32')
+    files = [ImageFile(name, name, NO_FILE, 0) for name in 'abc']
+    FeatureCache.create(root, meta).update(files)
+    return ['meta.json', 'images.json', 'part_0/state.npy',
+            'part_0/features.npy'], lambda: FeatureCache(root)
 
 
 def record(root):
@@ -199,11 +214,32 @@ def cub(root):
     return files, lambda: use(CUBAttributes(data_root=str(root)))
 
 
+def answers(tool, file, root, archive=False):
+    """An export of an annotation tool, with one answer."""
+    table = LabelTable(['a.jpg', 'b.jpg'], ['dog', 'red car'],
+                       np.array([[1, UNKNOWN], [UNKNOWN, 0]], np.int8))
+    path, _ = FORMATS[tool].export(table, root / file)
+    if tool == 'labelstudio':
+        tasks = json.loads(path.read_text())
+        for task in tasks:
+            task['annotations'] = task['predictions']
+        path.write_text(json.dumps(tasks))
+    if archive:
+        with zipfile.ZipFile(root / 'a.zip', 'w') as archive:
+            archive.write(path, 'annotations.xml')
+        path = root / 'a.zip'
+    return [path.name], lambda: apply_answers(
+        table, FORMATS[tool].read_answers(path, table))
+
+
 READERS = dict(
     csv_columns=csv_columns, csv_lists=csv_lists, json=json_labels, coco=coco,
     voc=voc, vg=vg, nus=nus, cub=cub, mask=mask, mask_matrix=mask_matrix,
     labels=labels, positives=positives, names=names, checkpoint=checkpoint,
-    archive=archive, cache=cache, record=record)
+    archive=archive, cache=cache, record=record,
+    label_studio=partial(answers, 'labelstudio', 'a.json'),
+    cvat=partial(answers, 'cvat', 'a.xml'),
+    cvat_archive=partial(answers, 'cvat', 'a.xml', archive=True))
 
 
 def is_own(error: Exception) -> bool:

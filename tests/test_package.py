@@ -1,5 +1,6 @@
 """What is installed: the wheel, outside of the repository."""
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -95,6 +96,8 @@ def test_the_wheel_is_complete_without_the_repository(built, tmp_path):
     import numpy as np
     with zipfile.ZipFile(next(built.glob('*.whl'))) as wheel:
         wheel.extractall(tmp_path / 'site')
+    entries, = (tmp_path / 'site').glob('*.dist-info/entry_points.txt')
+    assert 'trm-ml = trm_ml_mm.cli.main:main' in entries.read_text()
     folder = tmp_path / 'mine'
     (folder / 'images').mkdir(parents=True)
     rows = ['image,red circle,blue star']
@@ -119,7 +122,13 @@ def test_the_wheel_is_complete_without_the_repository(built, tmp_path):
     assert lines == [*['CLIPClassifier'] * 3, '0.5 UniversalVisualizer']
     tools = tmp_path / 'site/trm_ml_mm/.mim/tools'
     assert 'last epoch' in run(str(tools / 'train.py'), 'own.py')
-    assert (folder / 'work_dirs/own/epoch_1.pth').is_file()
+    shutil.copy(folder / 'work_dirs/own/epoch_1.pth', tmp_path / 'a.pth')
+    command = '-m', 'trm_ml_mm.cli.main'
+    run(*command, 'publish', str(tmp_path / 'a.pth'), '--out', 'release')
+    model, = (folder / 'release').glob('*.pth')
+    run(*command, 'predict', 'images', '--checkpoint', str(model), '--out',
+        'overlays')
+    assert len(list((folder / 'overlays').iterdir())) == 8
 
 
 def test_every_config_has_a_name_of_its_own():

@@ -2,6 +2,7 @@
 import argparse
 
 from trm_ml_mm.cli.arguments import add_config, add_launcher, command, parse
+from trm_ml_mm.cli.next_command import next_command
 
 
 def parse_args():
@@ -26,8 +27,8 @@ def parse_args():
 @command
 def main():
     args = parse_args()
-    from trm_ml_mm.engine import build_runner, close
-    build_runner(
+    from trm_ml_mm.engine import TrainingTimeHook, build_runner, close
+    runner = build_runner(
         args.config,
         work_dir=args.work_dir,
         options=args.cfg_options,
@@ -35,7 +36,17 @@ def main():
         amp=args.amp,
         resume=args.resume,
         validate=not args.no_validate,
-        scale_lr=args.auto_scale_lr).train()
+        scale_lr=args.auto_scale_lr)
+    for hook in runner.hooks:
+        if isinstance(hook, TrainingTimeHook):
+            hook.cache_command = next_command(
+                'cache_features', args.config, given=args.given_options)
+    runner.train()
+    last = runner.message_hub.get_info('last_ckpt')
+    if runner.rank == 0 and last is not None:
+        print('Predict: ' + next_command('predict', 'IMAGE', '--checkpoint',
+                                         last))
+    del runner
     close()
 
 

@@ -22,6 +22,7 @@ custom_hooks = [
     dict(type='trm_ml_mm.PseudoLabelQualityHook'),
     dict(type='trm_ml_mm.FiniteLossHook'),
     dict(type='trm_ml_mm.StopSignalHook'),
+    dict(type='trm_ml_mm.TrainingTimeHook'),
 ]
 
 env_cfg = dict(

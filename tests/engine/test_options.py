@@ -11,11 +11,13 @@ from mmengine.runner import Runner
 from mmpretrain.registry import MODELS
 from tests_support import ROOT
 
-from trm_ml_mm.engine import build_dataset, load_config
+from trm_ml_mm.datasets import label_matrix
+from trm_ml_mm.engine import build_dataset, build_runner, load_config
 from trm_ml_mm.evaluation import read_record
 from trm_ml_mm.experiments.plan import parse_options
 from trm_ml_mm.features import CacheFiller
 from trm_ml_mm.models.towers import save_random_weights
+from trm_ml_mm.utils.configs import wrapped_datasets
 
 COCO = str(ROOT / 'configs/trm_ml_coco.py')
 
@@ -175,6 +177,51 @@ def test_data_root_moves_what_lies_in_it(tmp_path):
         load_config(str(config), {'data_root': '/new/'})
 
 
+def test_workers_fit_the_machine(monkeypatch):
+    small = str(ROOT / 'configs/trm_ml_csv_small.py')
+    loaders = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+    for cores, workers in ((1, 1), (2, 1), (6, 3), (64, 4)):
+        monkeypatch.setattr('os.sched_getaffinity', lambda pid, n=cores: range(
+            n), raising=False)
+        cfg = load_config(small)
+        assert [cfg[name].num_workers for name in loaders] == [workers] * 3
+    assert load_config(small, {'workers': 0}).val_dataloader.num_workers == 0
+    assert coco(workers=3).train_dataloader.num_workers == 3
+    for wrong in (-1, True, 1.5, 'all'):
+        with pytest.raises(ValueError, match="of at least 0, or 'fit'"):
+            coco(workers=wrong)
+
+
+def test_the_small_config_has_small_images_of_a_small_tower():
+    small = load_config(str(ROOT / 'configs/trm_ml_csv_small.py'))
+    assert small.model.backbone.arch == 'RN50'
+    for size, cfg in ((224, small), (448, load_config(
+            str(ROOT / 'configs/trm_ml_csv_small.py'), {'image_size': 448}))):
+        assert cfg.model.backbone.image_size == size
+        assert cfg.train_dataloader.dataset.dataset.pipeline[1].scale == size
+        assert cfg.test_dataloader.dataset.pipeline[1].scale == (size, size)
+    assert small.train_dataloader.batch_size == 16
+    assert small.test_dataloader.batch_size == 32
+
+
+def test_options_of_csv_files_reach_every_split(tmp_path, monkeypatch):
+    csv_config = str(ROOT / 'configs/trm_ml_csv.py')
+    monkeypatch.chdir(tmp_path)
+    cfg = load_config(csv_config, {
+        'image_folder': 'photos', 'image_column': 'file',
+        'ignore_columns': 'place'})
+    for split in ('train', 'val', 'test'):
+        *_, data = wrapped_datasets(cfg, split)
+        assert data.data_prefix == str(tmp_path / 'photos')
+        assert data.image_column == 'file'
+        assert data.ignore_columns == ['place']
+    cfg = load_config(csv_config, {'ignore_columns': ['a', 'b']})
+    assert cfg.val_dataloader.dataset.ignore_columns == ['a', 'b']
+    for name in ('image_folder', 'image_column', 'ignore_columns'):
+        with pytest.raises(ValueError, match=f'{name} is an option of CSV'):
+            coco(**{name: 'x'})
+
+
 def test_a_scene_set_brings_its_classes():
     cfg = load_config(str(ROOT / 'configs/trm_ml_scenes.py'),
                       {'scene_set': 2})
@@ -212,7 +259,7 @@ def test_slips_are_refused_with_the_nearest_name(option, nearest):
 @pytest.mark.parametrize('option,message', [
     ('train_pipeline', 'train_pipeline is a variable of the config file, .*'
      'set train_dataloader.dataset.dataset.pipeline'),
-    ('custom_hooks.9.zero_shot', 'a list of 8, so 9 must be 0 to 7'),
+    ('custom_hooks.9.zero_shot', 'a list of 9, so 9 must be 0 to 8'),
     ('model.backbone.prompt.per_class', 'prompt has class_specific, context'),
 ])
 def test_other_options_without_effect_say_why(option, message):
@@ -311,3 +358,56 @@ def test_a_csv_config_is_filled_in_wherever_it_is_built(tmp_path):
                       {'data_root': f'{tmp_path}/'})
     fill_classes(cfg, 'test')
     assert cfg.model.backbone.classes == ['dog', 'cat']
+
+
+# Columns of CSV files
+
+
+@pytest.fixture
+def turned(tmp_path):
+    """val.csv has the columns of train.csv in another order."""
+    trees.csv(tmp_path)
+    (tmp_path / 'val.csv').write_text(
+        'red car,dog,image,hot dog\n,1,a.jpg,0\n1.0,,b.jpg,\n0,0,c.jpg,0\n')
+    return tmp_path
+
+
+def test_columns_are_matched_by_name(turned, tiny_clip):
+    save_random_weights(tiny_clip, str(turned / 'tiny.pth'))
+    options = {'data_root': str(turned), 'arch': tiny_clip, 'image_size': 64,
+               'model.backbone.weights': str(turned / 'tiny.pth'),
+               'epochs': 1, **{f'{split}_dataloader.num_workers': 0
+                               for split in ('train', 'val', 'test')}}
+    config = str(ROOT / 'configs/trm_ml_csv.py')
+    cfg = load_config(config, options)
+    train, val = (build_dataset(cfg, split) for split in ('train', 'val'))
+    names = ('dog', 'hot dog', 'red car')
+    assert val.metainfo['classes'] == train.metainfo['classes'] == names
+    assert (label_matrix(val) == label_matrix(train)).all()
+    build_runner(config, str(turned / 'work'), options).train()
+    # The test alone: no training set, and the checkpoint says the order.
+    (turned / 'train.csv').unlink()
+    assert build_dataset(cfg, 'test').metainfo['classes'] == (
+        'red car', 'dog', 'hot dog')
+    runner = build_runner(config, str(turned / 'test'), options, train=False,
+                          checkpoint=str(turned / 'work/epoch_1.pth'))
+    assert runner.test_dataloader.dataset.metainfo['classes'] == names
+    found = runner.test()
+    last = read_record(turned / 'work').row('last').metrics
+    assert found['multi-label/mAP'] == pytest.approx(last['mAP'])
+
+
+@pytest.mark.parametrize('header, message', [
+    ('image,dog,hot dog', 'val.csv line 1: "red car" is among classes but no '
+     'column of the file: add the column'),
+    ('image,dog,hot dog,red car,cat', 'val.csv line 1: "cat" is a column of '
+     'the file but not among classes, .*ignore_columns'),
+    ('image,dog,hot dog,Red Car', r'"Red Car" is .* \(1 more differ\)'),
+])
+def test_other_columns_are_refused(turned, header, message):
+    cells = ',' * header.count(',')
+    (turned / 'val.csv').write_text(f'{header}\na.jpg{cells}\n')
+    cfg = load_config(str(ROOT / 'configs/trm_ml_csv.py'),
+                      {'data_root': str(turned)})
+    with pytest.raises(ValueError, match=message):
+        build_dataset(cfg, 'val')

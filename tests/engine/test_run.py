@@ -366,6 +366,8 @@ def test_last_and_best_epoch_are_both_reported(small_run, tmp_path):
     assert [(row.kind, row.unit, row.number, row.picked_on) for row in rows
             ] == [(LAST, 'epoch', 2, None), (BEST, 'epoch', 1, 'test')]
     assert rows[0].metrics['mAP'] != rows[1].metrics['mAP']
+    log = next((tmp_path / 'run').rglob('*.log')).read_text()
+    assert 'best epoch,\nwhich was picked on them, are optimistic.' in log
     for row in rows:
         file = f'epoch_{row.number}.pth'
         tested = small_run(dict(VAL_IS_TEST), 'test',
@@ -377,6 +379,8 @@ def test_last_and_best_epoch_are_both_reported(small_run, tmp_path):
 
 def test_classes_go_to_a_file_beside_the_log(small_run, tmp_path, monkeypatch):
     small_run({'train_cfg.max_epochs': 1}).train()
+    log = next((tmp_path / 'run').rglob('*.log')).read_text()
+    assert 'optimistic' not in log  # validation and test are two sets
     (tmp_path / 'here').mkdir()
     monkeypatch.chdir(tmp_path / 'here')
     small_run(work_dir='test',

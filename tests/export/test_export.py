@@ -19,6 +19,7 @@ from trm_ml_mm.cli import export as command
 from trm_ml_mm.engine import complete, describe
 from trm_ml_mm.engine.description import KEY
 from trm_ml_mm.export import evaluate, export_model, inputs, model, open_file
+from trm_ml_mm.export.probabilities import Scores
 
 NAMES = ['red circle', 'blue star', 'striped heart']
 LOSS = dict(type='trm_ml_mm.PartialAsymmetricLoss')
@@ -269,7 +270,7 @@ def test_half_precision_is_half_as_large(tmp_path):
 
 
 def test_a_file_that_disagrees_is_not_kept(tmp_path, monkeypatch):
-    monkeypatch.setattr(model, 'scores_of', lambda logits: logits.tanh())
+    monkeypatch.setattr(Scores, 'forward', lambda self, logits: logits.tanh())
     path = tmp_path / 'model.pt'
     path.write_text('what was there')
     with pytest.raises(ValueError, match='does not agree with the model: a '):
@@ -279,7 +280,7 @@ def test_a_file_that_disagrees_is_not_kept(tmp_path, monkeypatch):
 
 
 def test_a_model_that_decides_by_values_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(model, 'scores_of', lambda logits: (
+    monkeypatch.setattr(Scores, 'forward', lambda self, logits: (
         logits.sigmoid() if logits.sum() > 0 else logits.sigmoid() / 2))
     with pytest.raises(ValueError, match='cannot write this model as torch_e'):
         export_model(load(WITHOUT_MAPS['zero-shot']), tmp_path / 'model.pt2',

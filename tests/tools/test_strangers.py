@@ -12,7 +12,12 @@ from mmengine.logging import MMLogger
 from tests_support import ROOT
 
 from trm_ml_mm.experiments.manifest import FORMAT
-from trm_ml_mm.features.storage import CacheMeta, FeatureCache
+from trm_ml_mm.features.storage import (
+    NO_FILE,
+    CacheMeta,
+    FeatureCache,
+    ImageFile,
+)
 
 SCENES = 'configs/trm_ml_scenes.py'
 
@@ -63,8 +68,9 @@ def cache(folder, marker):
     for place in ('train', 'test', 'all/train'):  # the last one of a grid
         (path / place).mkdir(parents=True)
         FeatureCache.create(path / place, CacheMeta(
-            't', {}, [], 'f', 1, (2, 2), 4, 'float32'), 3)
-        np.save(path / place / 'state.npy',
+            't', {}, [], 1, (2, 2), 4, 'float32')).update(
+                [ImageFile('a.jpg', 'a.jpg', NO_FILE, 0)])
+        np.save(path / place / 'part_0/state.npy',
                 np.array([Evil(marker)] * 3, object), allow_pickle=True)
     return path
 

@@ -53,7 +53,9 @@ def test_make_masks_of_a_config(tmp_path):
 def test_inspect_data_counts_and_names_unreadable_files(tmp_path):
     trees.csv(tmp_path)
     out = tool('inspect_data', 'configs/trm_ml_csv.py', '--out', tmp_path,
-               '--cfg-options', f'data_root={tmp_path}/')
+               '--split', 'train', '--cfg-options', f'data_root={tmp_path}/',
+               code=1)
+    assert 'known to have them: "hot dog"' in out
     facts = {}
     for line in out.splitlines():
         cells = [cell.strip() for cell in line.strip('│').split('│')]
@@ -71,6 +73,7 @@ def test_inspect_data_counts_and_names_unreadable_files(tmp_path):
     out = tool('inspect_data', 'configs/trm_ml_csv.py', '--out', tmp_path,
                '--cfg-options', f'data_root={tmp_path}/', code=1)
     assert 'b.jpg: image file is truncated' in out
+    assert out.count('1 of 3 images cannot be used') == 2  # train and val
 
 
 @pytest.mark.parametrize('split', ['train', 'test'])
@@ -78,8 +81,11 @@ def test_inspect_data_of_the_built_in_set(tmp_path, split):
     inner = '.dataset' if split == 'train' else ''
     out = tool('inspect_data', 'configs/trm_ml_scenes.py', '--split', split,
                '--out', tmp_path, '--samples', 5, '--cfg-options',
-               f'{split}_dataloader.dataset{inner}.num_images=20')
+               f'{split}_dataloader.dataset{inner}.num_images=20',
+               code=int(split == 'train'))
     assert 'unreadable' not in out and 'striped star' in out
+    assert ('no image that is known to have them' in out) == (
+        split == 'train')  # 20 images, of which 10% of the labels are known
     assert (tmp_path / f'samples_{split}.png').is_file()
 
 
@@ -121,3 +127,20 @@ def test_inspect_tower_refuses_other_backbones():
         cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 1
     assert 'the backbone ResNet, which has no joint' in result.stderr
+
+
+def test_make_scenes_writes_files_that_train(tmp_path):
+    """The pictures and known labels are those of the built-in set."""
+    from trm_ml_mm.datasets import CSVMultiLabel, PartialLabelDataset, Scenes
+    out = tool('make_scenes', '--out', tmp_path / 's', '--images', 40,
+               '--known', .3)
+    assert re.search(r'[23]\d% of the labels known', out)
+    scenes = Scenes('train', 40, pipeline=[dict(type='trm_ml_mm.RenderScene')])
+    expected = PartialLabelDataset(scenes, .3)
+    table = CSVMultiLabel('labels.csv', str(tmp_path / 's'), 'images')
+    assert table.metainfo['classes'] == scenes.metainfo['classes']
+    for i in (0, 17, 39):
+        info = table.get_data_info(i)
+        assert (info['gt_score'] == expected.labels[i]).all()
+        assert (cv2.imread(info['img_path']) == scenes[i]['img']).all()
+    assert tool('make_scenes', '--out', tmp_path / 's', code=2) == ''

@@ -19,6 +19,7 @@ from trm_ml_mm.datasets.images import (
     name_of,
     read_image,
 )
+from trm_ml_mm.engine import read_calibration
 from trm_ml_mm.engine.tta import scaled
 from trm_ml_mm.models.feature_maps import map_size
 from trm_ml_mm.models.tta import view_logits
@@ -55,8 +56,6 @@ class MultiLabelInferencer(BaseInferencer):
         ValueError, FileNotFoundError: See :func:`~trm_ml_mm.apis.load_model`.
     """
 
-    forward_kwargs = {'maps'}
-
     def __init__(self,
                  checkpoint: Union[str, Path, LoadedModel],
                  config: Union[None, str, Config] = None,
@@ -74,7 +73,10 @@ class MultiLabelInferencer(BaseInferencer):
         self.classes = checkpoint.description.classes
         self.steps = checkpoint.description.pipeline
         self.tta, self.tiles = tta, tiles
-        self.thresholds = np.full(len(self.classes), THRESHOLD)
+        self.calibration = read_calibration(
+            checkpoint.meta, 'the checkpoint', self.classes)
+        self.thresholds = [THRESHOLD] * len(self.classes) if (
+            self.calibration is None) else self.calibration.cuts
         if device is None:
             device = 'cuda' if torch.cuda.is_available() else 'cpu'
         super().__init__(checkpoint.model, device=device)
@@ -102,10 +104,11 @@ class MultiLabelInferencer(BaseInferencer):
         Returns:
             For each image a dict: ``image`` (its path, or its number), ``size``
             (width, height), ``present`` (names), ``labels``. Labels are
-            sorted by score; each has ``name``, ``score``, ``threshold`` and
-            ``present``; with ``maps`` also ``map`` ``(h, w)``, the ``peak``
-            ``[x, y]`` and the ``box`` ``[left, top, right, bottom]`` around
-            it, in pixels of the image.
+            sorted by score; each has ``name``, ``score`` (a probability, if
+            the model was calibrated), ``threshold`` (None: the label is
+            never given) and ``present``; with ``maps`` also ``map`` ``(h,
+            w)``, the ``peak`` ``[x, y]`` and the ``box`` ``[left, top, right,
+            bottom]`` around it, in pixels of the image.
 
         Raises:
             FileNotFoundError, ValueError: If there is no image, or one cannot
@@ -194,14 +197,15 @@ class MultiLabelInferencer(BaseInferencer):
     def result(self, entry: dict, sample, saliency: Optional[np.ndarray]
                ) -> dict:
         """The prediction of one image, as plain data (maps are arrays)."""
-        scores = self.scores(sample.pred_logit)
+        logits = sample.pred_logit.numpy()
+        scores, present = self.judge(logits)
         width, height = entry['size']
         area = seen_area(self.steps, width, height)
         labels = []
-        for c in np.argsort(-scores, kind='stable'):
+        for c in np.lexsort((-logits, -scores)):  # scores may be equal
             label = dict(name=self.classes[c], score=float(scores[c]),
-                         threshold=float(self.thresholds[c]),
-                         present=bool(scores[c] >= self.thresholds[c]))
+                         threshold=self.thresholds[c],
+                         present=bool(present[c]))
             if saliency is not None:
                 label.update(peak=peak_of(saliency[c], area),
                              box=box_of(saliency[c], area), map=saliency[c])
@@ -211,12 +215,15 @@ class MultiLabelInferencer(BaseInferencer):
         return dict(image=entry['name'], size=(width, height), present=chosen,
                     labels=labels)
 
-    def scores(self, logits: Tensor) -> np.ndarray:
-        """``(..., C)`` scores of logits."""
-        return logits.sigmoid().numpy()
-
-    def postprocess(self, preds, visualization, return_datasample=False):
-        raise NotImplementedError  # stream() makes results one by one
+    def judge(self, logits: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+        """Scores and presence, ``(..., C)`` both: of a calibrated model, its
+        probabilities and thresholds; else the sigmoid, and :data:`THRESHOLD`.
+        """
+        if self.calibration is None:
+            scores = torch.from_numpy(logits).sigmoid().numpy()
+            return scores, scores >= THRESHOLD
+        return (self.calibration.probabilities.probabilities(logits),
+                self.calibration.predict(logits))
 
 
 class PictureNames:

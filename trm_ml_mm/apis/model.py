@@ -20,6 +20,7 @@ from trm_ml_mm.engine import (
 from trm_ml_mm.engine.description import KEY
 from trm_ml_mm.engine.hooks.partial_label import model_class_names
 from trm_ml_mm.utils.configs import nested_dicts
+from trm_ml_mm.utils.errors import root_cause
 from trm_ml_mm.utils.mmengine_private import describe as describe_for_mmpretrain
 
 
@@ -66,20 +67,14 @@ def load_model(checkpoint: Union[str, Path],
         trained = saved['meta'].get('dataset_meta') or {}
         fill_classes(cfg, 'test', trained.get('classes'))
         found = describe(cfg)
-    if weights is not None:
-        set_tower_weights(cfg.model, weights)
+    locate_tower(cfg.model, checkpoint, weights)
     try:
         model = build_model(cfg)
-    except (FileNotFoundError, ConnectionError) as error:
+    except (OSError, RuntimeError) as error:  # no file, or no internet
         raise FileNotFoundError(
             f'The CLIP of {checkpoint}, {tower_of(cfg.model)}, is not at hand '
-            f'({error}). Give its file: weights=FILE in Python, --weights '
-            'FILE in a command.') from error
-    except (RuntimeError, OSError) as error:  # open_clip could not fetch it
-        raise ValueError(
-            f'The CLIP of {checkpoint}, {tower_of(cfg.model)}, cannot be '
-            f'loaded ({type(error).__name__}: {error}). Give its file: '
-            'weights=FILE in Python, --weights FILE in a command.') from error
+            f'({root_cause(error)}) Give its file: weights=FILE in Python, '
+            '--weights FILE in a command.') from error
     found = complete(found, model, found.classes or (
         saved['meta'].get('dataset_meta') or {}).get('classes'))
     load_learned(model, saved['state_dict'], checkpoint)
@@ -104,24 +99,39 @@ def build_model(cfg: Config, classes: Optional[Sequence[str]] = None
     return model
 
 
-def set_tower_weights(model: dict, weights: str) -> None:
-    """Let a model's CLIP come from this file.
+def locate_tower(model: dict, checkpoint: Union[str, Path],
+                 weights: Optional[str] = None) -> None:
+    """Say where a model's CLIP is.
+
+    Args:
+        model: Config of the classifier; changed in place.
+        checkpoint: A file of weights that is no longer where it was in
+            training may lie beside it.
+        weights: The file; None: where it was in training.
 
     Raises:
-        ValueError: If the model has no CLIP.
+        ValueError: If ``weights`` are given and the model has no CLIP.
     """
-    towers = [options for options in nested_dicts(model) if 'arch' in options
-              and ('classes' in options or 'weights' in options)]
-    if not towers:
+    towers = [options for options in nested_dicts(model)
+              if 'arch' in options and 'weights' in options]
+    if weights is not None and not towers:
         raise ValueError(f'weights={weights}: the model has no CLIP that '
                          'could be loaded from a file.')
     for options in towers:
-        options['weights'] = weights
+        if weights is not None:
+            options['weights'] = weights
+        elif options['weights'] and not Path(options['weights']).is_file():
+            beside = Path(checkpoint).with_name(
+                Path(options['weights']).name)
+            if beside.is_file():
+                options['weights'] = str(beside)
 
 
 def tower_of(model: dict) -> str:
     """Architecture and weights of a model's CLIP, in words."""
     for options in nested_dicts(model):
         if 'arch' in options and 'weights' in options:
-            return f'{options["arch"]} with weights {options["weights"]!r}'
+            weights = options['weights']
+            return (options['arch'] if weights is None else
+                    f'{options["arch"]} with the weights {weights!r}')
     return 'its CLIP'

@@ -9,7 +9,7 @@ import traceback
 import warnings
 from functools import wraps
 from pathlib import Path
-from typing import Callable, Union
+from typing import Callable, Optional, Sequence, Union
 
 from trm_ml_mm.utils.errors import root_cause
 from trm_ml_mm.utils.mmengine_private import OptionAction
@@ -17,7 +17,7 @@ from trm_ml_mm.utils.mmengine_private import OptionAction
 PACKAGE = str(Path(__file__).parents[1])
 
 
-def command(main: Callable[[], None]) -> Callable[[], None]:
+def command(main: Callable) -> Callable:
     """Let a command end with the sentence of an error, and status 2.
 
     That holds for errors that this package raises, and for those of the
@@ -26,11 +26,11 @@ def command(main: Callable[[], None]) -> Callable[[], None]:
     ``--debug`` with all of them.
     """
     @wraps(main)
-    def run():
+    def run(*arguments):
         # mmcv-lite lacks operators that nothing here uses.
         warnings.filterwarnings('ignore', 'Fail to import')
         try:
-            return main()
+            return main(*arguments)
         except KeyboardInterrupt:
             sys.exit('Interrupted.')
         except Exception as error:
@@ -69,9 +69,20 @@ def add_config(parser: argparse.ArgumentParser, nargs=None) -> None:
     add_cfg_options(parser)
 
 
+class ConfigOptions(OptionAction):
+    """MMEngine's parser of options, which also keeps the words as they were
+    given, in ``given_options``: for the command that a tool proposes next."""
+
+    def __call__(self, parser, namespace, values, option_string=None) -> None:
+        given = [*namespace.given_options, *values]
+        super().__call__(parser, namespace, values, option_string)
+        namespace.given_options = given
+
+
 def add_cfg_options(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(given_options=[])
     parser.add_argument(
-        '--cfg-options', nargs='+', action=OptionAction,
+        '--cfg-options', nargs='+', action=ConfigOptions,
         help='override config entries: epochs=20 lr=5e-4 '
         'train_dataloader.dataset.known=0.5')
 
@@ -86,11 +97,12 @@ def add_launcher(parser: argparse.ArgumentParser) -> None:
                         help=argparse.SUPPRESS)
 
 
-def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
+def parse(parser: argparse.ArgumentParser,
+          argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     """Parse the command line; pass the rank on to MMEngine."""
     parser.add_argument('--debug', action='store_true',
                         help='show the traceback of an error')
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     if hasattr(args, 'local_rank'):
         os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     return args

@@ -3,6 +3,7 @@ from trm_ml_mm.labels import (
     CUB_ATTRIBUTES,
     NUS_CLASSES,
     VOC_CLASSES,
+    ImageNames,
     Mask,
     class_names,
     draw_mask,
@@ -15,12 +16,7 @@ from trm_ml_mm.labels import (
     single_positive_mask,
 )
 
-from .base import (
-    ImageNames,
-    MultiLabelDataset,
-    UnreadableImage,
-    label_matrix,
-)
+from .base import MultiLabelDataset, UnreadableImage, label_matrix
 from .coco import CocoMultiLabel
 from .csv_labels import CSVMultiLabel
 from .cub import CUBAttributes

@@ -1,15 +1,170 @@
-"""Inspect data before training: labels, and files that cannot be read."""
+"""Inspect data before training: labels, tables, and files that cannot be
+read."""
+import hashlib
+import os
+from itertools import combinations
 from multiprocessing.pool import ThreadPool
-from typing import Dict, List, Optional, Sequence
+from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
+import numpy as np
 from PIL import Image
 from rich.progress import track
 
+from trm_ml_mm.labels import summarize_labels
+from trm_ml_mm.labels.table import VALUES
+
 from .base import is_readable, resolve_dataset
+from .images import find_images
+from .splits import RawTable
+
+ERROR, WARNING, NOTE = 'Error', 'Warning', 'Note'
+SHOWN = 5  # names in one finding
 
 
-def image_problem(path: str) -> Optional[str]:
-    """Why an image file cannot be used whole, or None."""
+class Finding(NamedTuple):
+    """Something to know before training."""
+
+    level: str  # ERROR: training stops; WARNING: it should be mended; NOTE
+    text: str
+
+
+def some(names: Sequence[str]) -> str:
+    """The first names of many, and how many there are besides."""
+    more = len(names) - SHOWN
+    return ', '.join(map(str, names[:SHOWN])) + (
+        f' and {more} more' if more > 0 else '')
+
+
+# Labels
+
+
+def judge_labels(labels: np.ndarray, classes: Sequence[str],
+                 training: bool) -> List[Finding]:
+    """What labels lack, for training or for a test.
+
+    Args:
+        labels: ``(N, C)`` in {PRESENT, ABSENT, UNKNOWN}, as training sees
+            them.
+        classes: C names.
+        training: Whether they are of the training set.
+    """
+    counts = summarize_labels(labels)
+    none = counts.known == 0
+    no_positive = (counts.positive == 0) & ~none
+    no_negative = (counts.negative == 0) & ~none
+
+    def judged(level: str, lacking: np.ndarray, what: str) -> List[Finding]:
+        text = f'{int(lacking.sum())} of {len(classes)} classes have {what}: '
+        return [Finding(level, text + _names(classes, lacking))
+                ] if lacking.any() else []
+
+    if training:
+        return [
+            *judged(WARNING, none, 'no known label at all, so nothing is '
+                    'learned about them'),
+            *judged(WARNING, no_positive, 'no image that is known to have '
+                    'them'),
+            *judged(NOTE, no_negative, 'no known negative, so in training '
+                    'their unknown labels count as absent')]
+    if not counts.positive.any():
+        return [Finding(WARNING, 'no class has a known positive, so there is '
+                        'no mAP')]
+    return [
+        *judged(NOTE, none | no_positive, 'no known positive, so mAP is '
+                'without them'),
+        *judged(NOTE, no_negative, 'no known negative, so their AP is 100 '
+                'whatever a model says')]
+
+
+def _names(classes: Sequence[str], chosen: np.ndarray) -> str:
+    return some([f'"{classes[c]}"' for c in np.flatnonzero(chosen)])
+
+
+# Tables
+
+
+def stray_columns(table: RawTable) -> Dict[str, str]:
+    """Columns whose cells are no labels, and what they seem to be. (A few
+    wrong cells are slips, which the data set names.)"""
+    found = {}
+    for name in class_columns(table):
+        filled = [cell for cell in table.column(name) if cell]
+        wrong = [cell for cell in filled if cell not in VALUES]
+        if len(wrong) > len(filled) / 2:
+            found[name] = kind_of(wrong)
+    return found
+
+
+def class_columns(table: RawTable) -> List[str]:
+    """The columns of a table that are taken for classes; none if it has
+    lists."""
+    others = {table.columns.image, *table.columns.ignored}
+    return [] if table.has_lists else [
+        name for name in table.header if name not in others]
+
+
+def judge_columns(table: RawTable) -> List[Finding]:
+    """Find columns that are probably no classes."""
+    stray, found = stray_columns(table), []
+    constant = []
+    for name in class_columns(table):
+        cells = table.column(name)
+        if len(cells) > 1 and len(set(cells)) == 1 and cells[0] and (
+                name not in stray):
+            constant.append(name)
+    ignored = table.columns.ignored
+    if stray:
+        words = [f'"{name}" ({what})' for name, what in stray.items()]
+        found.append(Finding(
+            ERROR, f'{table.path} has columns that are no labels: '
+            f'{some(words)}. If they are no classes: '
+            f'ignore_columns={",".join([*ignored, *stray])}'))
+    if constant:
+        words = [f'"{name}"' for name in constant]
+        found.append(Finding(
+            WARNING, f'{table.path} has columns with the same value in every '
+            f'row: {some(words)}. If they are no classes: '
+            f'ignore_columns={",".join([*ignored, *constant])}'))
+    return found
+
+
+def kind_of(cells: Sequence[str]) -> str:
+    """What cells that are no labels seem to be."""
+    try:
+        what = 'numbers' if [float(cell) for cell in cells] else ''
+    except ValueError:
+        what = 'text'
+    different = len(set(cells))
+    often = 'different in nearly every row' if (
+        different > .9 * len(cells)) else f'{different} values'
+    return f'{what}, {often}, such as "{cells[0][:20]}"'
+
+
+# Files
+
+
+def image_problem(path: str, is_loaded: Callable[[str], bool] = is_readable
+                  ) -> Optional[str]:
+    """Why an image file cannot be used whole, or None.
+
+    What training's own decoder says counts. Pillow says why.
+
+    Args:
+        path: The file.
+        is_loaded: Whether the decoder of the training gets an image from it.
+    """
+    if not os.path.isfile(path):
+        return 'does not exist'
+    loaded = is_loaded(path)
+    why = _pillow_says(path)
+    if loaded:
+        # Old versions of OpenCV fill up what is cut off.
+        return why if why and ('truncated' in why or 'black' in why) else None
+    return why or ('cannot be decoded by the loader of the config, although '
+                   'Pillow can: save it as JPEG or PNG')
+
+
+def _pillow_says(path: str) -> Optional[str]:
     try:
         with Image.open(path) as image:
             image.load()
@@ -17,21 +172,22 @@ def image_problem(path: str) -> Optional[str]:
                 return ('has 16 bits and uses at most 12 of them: training '
                         'divides by 256, so it is black; scale its values to '
                         '0..65535')
-    except FileNotFoundError:
-        return 'does not exist'
-    except Image.DecompressionBombError:  # Pillow's limit, not OpenCV's
-        return None if is_readable(path) else 'is too large to be decoded'
+    except Image.DecompressionBombError:  # Pillow's limit, not training's
+        return None
     except Exception as error:  # Pillow's plugins raise what they like
         return str(error) or type(error).__name__
     return None
 
 
-def find_unreadable(paths: Sequence[str], threads: int = 8) -> Dict[str, str]:
-    """Decode every file; path -> what is wrong with it, for those that fail."""
+def find_unreadable(paths: Sequence[str],
+                    is_loaded: Callable[[str], bool] = is_readable,
+                    threads: int = 8) -> Dict[str, str]:
+    """Decode every file; path -> what is wrong with it, for those that
+    fail."""
     with ThreadPool(threads) as pool:
         problems = track(
-            pool.imap(image_problem, paths), 'Reading images', len(paths),
-            transient=True)
+            pool.imap(lambda path: image_problem(path, is_loaded), paths),
+            'Reading images', len(paths), transient=True)
         return {p: why for p, why in zip(paths, problems) if why is not None}
 
 
@@ -41,3 +197,63 @@ def image_paths(dataset) -> List[str]:
     if type(first).__name__ != 'LoadImageFromFile':
         return []
     return [dataset.get_data_info(i)['img_path'] for i in range(len(dataset))]
+
+
+def loader_of(dataset) -> Callable[[str], bool]:
+    """Whether the first transform of a data set gets an image from a file:
+    the decoder that training uses."""
+    load = resolve_dataset(dataset, 0).pipeline.transforms[0]
+
+    def is_loaded(path: str) -> bool:
+        try:
+            return load(dict(img_path=path)) is not None
+        except Exception:  # whatever the decoder says, there is no image
+            return False
+
+    return is_loaded
+
+
+def shared_images(paths: Dict[str, Sequence[str]]
+                  ) -> Dict[Tuple[str, str], List[Tuple[str, str]]]:
+    """Equal files in two splits. Only files of equal size are read.
+
+    Args:
+        paths: Image files of each split.
+
+    Returns:
+        (split, other split) -> pairs of files, for those that share any.
+    """
+    sizes = {}
+    for split, files in paths.items():
+        for path in files:
+            if os.path.isfile(path):
+                sizes.setdefault(os.path.getsize(path), []).append(
+                    (split, path))
+    found = {}
+    for files in sizes.values():
+        if len({split for split, _ in files}) < 2:
+            continue
+        equal = {}
+        for split, path in files:
+            equal.setdefault(file_digest(path), {}).setdefault(split, path)
+        for sides in equal.values():
+            for pair in combinations(sides, 2):
+                found.setdefault(pair, []).append(
+                    tuple(sides[split] for split in pair))
+    return found
+
+
+def file_digest(path: str) -> str:
+    """SHA-256 of a file."""
+    with open(path, 'rb') as file:
+        return hashlib.sha256(file.read()).hexdigest()
+
+
+def unnamed_images(folder: str, named: Sequence[str]) -> List[str]:
+    """Images in a folder, and in those inside it, that no table names."""
+    known = {os.path.abspath(path) for path in named}
+    try:
+        return [path for path in find_images(folder)
+                if os.path.abspath(path) not in known]
+    except FileNotFoundError:  # it has none
+        return []

@@ -1,12 +1,12 @@
 """Your own images, with labels in MMPretrain's JSON format."""
 from typing import List
 
-from trm_ml_mm.labels import class_names
+from trm_ml_mm.labels import ImageNames, class_names
 from trm_ml_mm.registry import DATASETS
 from trm_ml_mm.utils.io import read_json
 from trm_ml_mm.utils.mmengine_private import own_metainfo
 
-from .base import ImageNames, MultiLabelDataset, score_of
+from .base import MultiLabelDataset, score_of
 
 
 @DATASETS.register_module()

@@ -7,6 +7,7 @@ import numpy as np
 from trm_ml_mm.labels import ABSENT, PRESENT, UNKNOWN, VOC_CLASSES
 from trm_ml_mm.registry import DATASETS
 from trm_ml_mm.utils.io import existing, read_lines
+from trm_ml_mm.utils.xml_files import parse_xml
 
 from .base import MultiLabelDataset
 
@@ -112,7 +113,7 @@ class VOCMultiLabel(MultiLabelDataset):
         try:
             objects = [(o.findtext('name').strip(),
                         int(o.findtext('difficult') or 0))
-                       for o in ElementTree.fromstring(content).iter('object')]
+                       for o in parse_xml(content).iter('object')]
         except (ElementTree.ParseError, AttributeError, ValueError) as error:
             raise ValueError(f'{path} is not a whole VOC annotation '
                              f'({error}); unpack it again.') from error

@@ -1,6 +1,12 @@
 """The runtime of one run: config, launch, hooks, checkpoints."""
 from .baking import bake_text
-from .checkpoint import AtomicLocalBackend, load_learned, read_checkpoint
+from .calibration import read_calibration
+from .checkpoint import (
+    AtomicLocalBackend,
+    load_learned,
+    read_checkpoint,
+    update_meta,
+)
 from .config import build_dataset, fill_classes, load_config, work_dir_of
 from .description import (
     ModelDescription,
@@ -20,6 +26,7 @@ from .hooks import (
     ReportHook,
     SkippedImagesHook,
     StopSignalHook,
+    TrainingTimeHook,
     seed_worker,
 )
 from .launch import build_runner, close, init_distributed
@@ -32,8 +39,9 @@ __all__ = [
     'FiniteLossHook', 'ModelDescription', 'PartialLabelHook',
     'PlainCheckpointHook', 'PredictionPicturesHook', 'PseudoLabelQualityHook',
     'ReportHook', 'ResumableTrainLoop', 'SafeRunner', 'SkippedImagesHook',
-    'StopSignalHook', 'WarmupLR', 'bake_text', 'build_dataset', 'build_runner',
-    'close', 'complete', 'describe', 'fill_classes', 'find_class',
-    'init_distributed', 'load_config', 'load_learned', 'read_checkpoint',
-    'read_description', 'seed_worker', 'work_dir_of'
+    'StopSignalHook', 'TrainingTimeHook', 'WarmupLR', 'bake_text',
+    'build_dataset', 'build_runner', 'close', 'complete', 'describe',
+    'fill_classes', 'find_class', 'init_distributed', 'load_config',
+    'load_learned', 'read_calibration', 'read_checkpoint', 'read_description',
+    'seed_worker', 'update_meta', 'work_dir_of'
 ]

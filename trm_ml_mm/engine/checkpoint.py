@@ -1,5 +1,6 @@
 """Checkpoint files: written whole or not at all, read without running code."""
 import atexit
+import io
 import logging
 import re
 from pathlib import Path
@@ -49,6 +50,37 @@ def read_checkpoint(path: Union[str, Path]) -> dict:
             raise ValueError(f'{path} is not a checkpoint of a training run: '
                              f'its {part} is no {kind.__name__}.')
     return checkpoint
+
+
+def update_meta(path: Union[str, Path], out: Union[str, Path],
+                entries: dict) -> None:
+    """Write a checkpoint with other entries in its ``meta``; all else stays.
+
+    Args:
+        path: The checkpoint.
+        out: Where it goes; may be the same file.
+        entries: Plain data.
+
+    Raises:
+        FileNotFoundError, ValueError: See :func:`read_checkpoint`.
+        OSError: If it cannot be written; what ``out`` was before stays.
+    """
+    checkpoint = read_checkpoint(path)
+    checkpoint['meta'].update(entries)
+    buffer = io.BytesIO()
+    torch.save(checkpoint, buffer)
+    content = buffer.getvalue()
+    with atomic_write(out, size=len(content)) as fresh:
+        fresh.write_bytes(content)
+
+
+def trained_classes(checkpoint: dict) -> Optional[List[str]]:
+    """The class names that a checkpoint was trained with, in order; None if it
+    does not say."""
+    meta = checkpoint['meta'].get('dataset_meta')
+    names = meta.get('classes') if isinstance(meta, dict) else None
+    return list(names) if isinstance(names, (list, tuple)) and all(
+        isinstance(name, str) for name in names) else None
 
 
 def checkpoints_in(work_dir: Union[str, Path]) -> List[Path]:

@@ -1,17 +1,23 @@
 """From a config file and options to the config of a run."""
 import inspect
 import os
-from typing import Optional, Sequence, Union
+from contextlib import suppress
+from typing import List, Optional, Sequence, Union
 
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
+from trm_ml_mm.labels import class_names
 from trm_ml_mm.registry import DATASETS
 from trm_ml_mm.utils.configs import SPLITS, nested_dicts, wrapped_datasets
 from trm_ml_mm.utils.package import package_configs
 
 from .options import check_options, check_values
-from .shorthands import SHORTHANDS, apply_shorthands
+from .shorthands import (
+    SHORTHANDS,
+    apply_late_shorthands,
+    apply_shorthands,
+)
 
 WORK_DIRS = 'work_dirs'
 
@@ -26,7 +32,10 @@ def load_config(config: Union[str, Config],
             not changed.
         options: As ``--cfg-options`` gives them: dotted entries, and the
             shorthands of :mod:`~trm_ml_mm.engine.shorthands` (``epochs``,
-            ``lr``, ``image_size``, ``arch``, ``data_root``, ``scene_set``).
+            ``lr``, ``image_size``, ``arch``, ``data_root``, ``workers``,
+            ``early_stopping``, ``balance_classes``, ``tensorboard``,
+            ``scene_set``; of CSV files: ``image_folder``, ``image_column``,
+            ``ignore_columns``).
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -41,6 +50,7 @@ def load_config(config: Union[str, Config],
     apply_shorthands(cfg, options)
     cfg.merge_from_dict({key: value for key, value in options.items()
                          if key not in SHORTHANDS})
+    apply_late_shorthands(cfg, options)
     check_values(cfg)
     return cfg
 
@@ -83,6 +93,10 @@ def build_dataset(cfg: Config, split: str = 'train'):
     """
     if not cfg.get(f'{split}_dataloader'):
         raise ValueError(f'The config has no {split}_dataloader.')
+    if split != 'train' and _open_tables(cfg):
+        cfg = Config(cfg.to_dict(), filename=cfg.filename)
+        with suppress(FileNotFoundError):  # the training set may be elsewhere
+            fill_classes(cfg)
     return DATASETS.build(cfg[f'{split}_dataloader'].dataset)
 
 
@@ -108,6 +122,9 @@ def fill_classes(cfg: Config, split: str = 'train',
     ``classes='dataset'``, and their number where it says
     ``num_classes='dataset'``.
 
+    CSV files that do not name their classes get the names of the model, so
+    that their columns may stand in any order.
+
     Args:
         cfg: Changed in place.
         split: Whose data set: 'train', 'val' or 'test'. If the config does not
@@ -117,16 +134,28 @@ def fill_classes(cfg: Config, split: str = 'train',
     Raises:
         ValueError: If the config has no data set.
     """
-    open_entries = [
-        (options, key) for options in nested_dicts(cfg.model)
-        for key in ('classes', 'num_classes') if options.get(key) == 'dataset'
-    ]
-    if not open_entries:
-        return
-    if names is None:
+    model = list(nested_dicts(cfg.get('model') or {}))
+    open_entries = [(options, key) for options in model
+                    for key in ('classes', 'num_classes')
+                    if options.get(key) == 'dataset']
+    tables = _open_tables(cfg)
+    if names is None and not open_entries:
+        names = next((class_names(options['classes']) for options in model
+                      if options.get('classes')), None)
+    if names is None and (open_entries or tables):
         names = _names_of_dataset(cfg, split)
     for options, key in open_entries:
         options[key] = list(names) if key == 'classes' else len(names)
+    for options in tables:
+        options['classes'] = list(names)
+
+
+def _open_tables(cfg: Config) -> List[dict]:
+    """CSV files of all splits that do not name their classes."""
+    return [options for split in SPLITS
+            for options in nested_dicts(cfg.get(f'{split}_dataloader') or {})
+            if str(options.get('type')).endswith('CSVMultiLabel')
+            and options.get('classes') is None]
 
 
 def _names_of_dataset(cfg: Config, split: str) -> Sequence[str]:

@@ -23,7 +23,7 @@ VERSION = 1
 RESIZING = ('Resize', 'ResizeEdge', 'CenterCrop')
 # The parts of a model come from these modules.
 TRUSTED = ('trm_ml_mm.models.', 'mmpretrain.models.backbones.',
-           'mmpretrain.models.classifiers.', 'mmpretrain.models.heads.',
+           'mmpretrain.models.classifiers.image.', 'mmpretrain.models.heads.',
            'mmpretrain.models.losses.', 'mmpretrain.models.necks.',
            'mmpretrain.models.utils.', 'mmcv.cnn.', 'mmengine.model.',
            'torch.nn.')

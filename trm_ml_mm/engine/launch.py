@@ -12,8 +12,10 @@ from mmengine.dist import get_rank, init_dist
 
 from trm_ml_mm.features import use_cache
 from trm_ml_mm.registry import RUNNERS
-from trm_ml_mm.utils.configs import SPLITS
+from trm_ml_mm.utils.configs import SPLITS, nested_dicts
 
+from .calibration import read_calibration
+from .checkpoint import read_checkpoint, trained_classes
 from .config import fill_classes, load_config, work_dir_of
 from .description import describe
 from .hooks.partial_label import check_wrapper
@@ -70,7 +72,8 @@ def build_runner(config: Union[str, Config],
                                     'give the path of a .pth file.')
     cfg = load_config(config, options)
     train = train and checkpoint is None
-    fill_classes(cfg, 'train' if train else 'test')
+    fill_classes(cfg, 'train' if train else 'test',
+                 None if train else open_classes(cfg, checkpoint))
     if not validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     description = describe(cfg)  # a cache replaces pipeline and preprocessor
@@ -87,6 +90,8 @@ def build_runner(config: Union[str, Config],
     if tta is not None and show_dir is not None:
         raise ValueError('--show-dir draws one view of each image, and --tta '
                          'makes several: test twice.')
+    if checkpoint is not None:
+        test_thresholds(cfg, checkpoint)
     if out is not None or show_dir is not None:
         save_predictions(cfg, out, show_dir)
     cfg.launcher = launcher
@@ -122,6 +127,37 @@ def build_runner(config: Union[str, Config],
     return runner
 
 
+def open_classes(cfg: Config, checkpoint: Optional[str]
+                 ) -> Optional[Sequence[str]]:
+    """The class names that a checkpoint was trained with, if the config leaves
+    them open; None if the checkpoint does not say, or there is none."""
+    if checkpoint is None or not any(
+            options.get('classes') == 'dataset'
+            for options in nested_dicts(cfg.model)):
+        return None
+    return trained_classes(read_checkpoint(checkpoint))
+
+
+def test_thresholds(cfg: Config, checkpoint: str) -> None:
+    """Let a test of a calibrated checkpoint use its thresholds too.
+
+    Raises:
+        ValueError: If the calibration is damaged.
+    """
+    found = read_calibration(read_checkpoint(checkpoint)['meta'], checkpoint)
+    if found is not None and cfg.get('test_evaluator'):
+        add_test_metric(cfg, dict(
+            type='trm_ml_mm.CalibratedMetrics', calibration=found.to_dict(),
+            where=f'The calibration in {checkpoint}'))
+
+
+def add_test_metric(cfg: Config, metric: dict) -> None:
+    """Add the config of a metric to those of a test."""
+    found = cfg.test_evaluator
+    cfg.test_evaluator = [
+        *(found if isinstance(found, (list, tuple)) else [found]), metric]
+
+
 def save_predictions(cfg: Config, out: Optional[str],
                      show_dir: Optional[str]) -> None:
     """Let a test write its predictions, and draw them.
@@ -133,10 +169,7 @@ def save_predictions(cfg: Config, out: Optional[str],
     if out is not None:
         if not out.endswith(('.pkl', '.pickle')):
             raise ValueError(f'--out {out}: give a file that ends in .pkl.')
-        found = cfg.test_evaluator
-        cfg.test_evaluator = [
-            *(found if isinstance(found, (list, tuple)) else [found]),
-            dict(type='DumpResults', out_file_path=out)]
+        add_test_metric(cfg, dict(type='DumpResults', out_file_path=out))
     if show_dir is not None:
         if cfg.get('feature_cache'):
             raise ValueError('--show-dir needs images, and feature_cache has '

@@ -10,6 +10,7 @@ from mmengine.runner import Runner, load_state_dict
 from mmpretrain.evaluation import AveragePrecision
 
 from trm_ml_mm.evaluation import MultiLabelAP, MultiLabelF1
+from trm_ml_mm.models.class_entries import ClassChange, carry_classes
 from trm_ml_mm.registry import RUNNERS
 from trm_ml_mm.utils.mmengine_private import (
     format_configs_once,
@@ -26,9 +27,19 @@ from .checkpoint import (
     load_learned,
     read_checkpoint,
     scheduler_change,
+    trained_classes,
 )
+from .hooks.partial_label import reference_names
 
 format_configs_once()
+SHOWN = 20  # class names in a line of the log
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first names of many, for a sentence."""
+    more = len(names) - SHOWN
+    return (': ' if names else '') + ', '.join(names[:SHOWN]) + (
+        f' and {more} more' if more > 0 else '')
 
 
 def check_metric_names(metrics: Sequence[BaseMetric]) -> None:
@@ -169,10 +180,12 @@ class SafeRunner(Runner):
                     f'schedule ({change}): resume with the settings it was '
                     'started with. For a longer training start a new one, '
                     f'or one from these weights: load_from={filename}.')
-        self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
         model = self.model
         if is_model_wrapper(model):
             model = model.module
+        if not (self.is_test or is_resuming(self)):
+            self._carry_classes(model, checkpoint, filename)
+        self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
         if self.is_test or is_resuming(self):
             load_learned(model, checkpoint['state_dict'], filename)
         else:  # fine-tuning: what does not fit is logged
@@ -181,6 +194,30 @@ class SafeRunner(Runner):
         set_loaded(self)
         self.logger.info(f'Loaded {filename}.')
         return checkpoint
+
+    def _carry_classes(self, model, checkpoint: dict, filename: str) -> None:
+        """Fine-tuning: classes of the same name keep what they learned."""
+        old, new = trained_classes(checkpoint), reference_names(self)
+        if old is None or new is None:
+            return
+        checkpoint['state_dict'] = carry_classes(
+            model, checkpoint['state_dict'], old, new)
+        averaged = checkpoint.get('ema_state_dict')  # of an EMAHook
+        if isinstance(averaged, dict):
+            own = carry_classes(model, {
+                key.removeprefix('module.'): value
+                for key, value in averaged.items()}, old, new)
+            checkpoint['ema_state_dict'] = {
+                key: own[key.removeprefix('module.')] for key in averaged}
+        kept, fresh, dropped = ClassChange.between(old, new)
+        if not fresh and not dropped:
+            return
+        self.logger.info(
+            f'Fine-tuning from {filename}: {len(kept)} of {len(new)} classes '
+            f'keep what they learned{listed(kept)}. {len(fresh)} classes '
+            f'start anew{listed(fresh)}. {len(dropped)} classes of the '
+            f'checkpoint are not used{listed(dropped)}. What all classes '
+            'share is loaded.')
 
     @master_only
     def _remove_fragments(self) -> None:

@@ -5,8 +5,9 @@ A config may say ``epochs = 20`` at its top level, and a command
 on it. An entry that an option names in full is applied later, so it wins.
 """
 import os
+from importlib.util import find_spec
 from numbers import Integral, Real
-from typing import Callable, Dict, List, Optional
+from typing import Callable, Dict, List, Optional, Sequence, Union
 
 from mmengine.config import Config
 
@@ -199,18 +200,162 @@ def set_scene_set(cfg: Config, scene_set: int) -> None:
             options['classes'] = f'scenes:{scene_set}'
 
 
+def set_workers(cfg: Config, workers: Union[int, str]) -> None:
+    """Set the number of processes that load images, in all loaders.
+
+    Args:
+        cfg: Changed in place.
+        workers: A number; or 'fit': half of the CPU cores that this process
+            may use, at least 1 and at most 4.
+
+    Raises:
+        ValueError: If it is neither.
+    """
+    if workers == 'fit':
+        cores = len(os.sched_getaffinity(0)) if hasattr(
+            os, 'sched_getaffinity') else os.cpu_count() or 1
+        workers = min(max(cores // 2, 1), 4)
+    if not isinstance(workers, Integral) or isinstance(workers, bool) or (
+            workers < 0):
+        raise ValueError("workers must be an integer of at least 0, or 'fit', "
+                         f'got {workers!r}.')
+    for split in SPLITS:
+        if cfg.get(f'{split}_dataloader'):
+            cfg[f'{split}_dataloader'].num_workers = workers
+
+
+def set_image_folder(cfg: Config, folder: str) -> None:
+    """Take the images of all CSV files from this folder, relative to the
+    current one; the files themselves stay in ``data_root``.
+
+    Raises:
+        ValueError: If no data set is a CSV file.
+    """
+    for options in _csv_sets(cfg, 'image_folder'):
+        options['data_prefix'] = os.path.abspath(folder)
+
+
+def set_image_column(cfg: Config, column: str) -> None:
+    """Set the column of image paths of all CSV files.
+
+    Raises:
+        ValueError: If no data set is a CSV file.
+    """
+    for options in _csv_sets(cfg, 'image_column'):
+        options['image_column'] = column
+
+
+def set_ignore_columns(cfg: Config, columns: Union[str, Sequence[str]]
+                       ) -> None:
+    """Set the columns of all CSV files that are no labels: one or several.
+
+    Raises:
+        ValueError: If no data set is a CSV file.
+    """
+    columns = [columns] if isinstance(columns, str) else list(columns)
+    for options in _csv_sets(cfg, 'ignore_columns'):
+        options['ignore_columns'] = columns
+
+
+def _csv_sets(cfg: Config, option: str) -> List[dict]:
+    found = [options for split in SPLITS for options in nested_dicts(
+        cfg.get(f'{split}_dataloader') or {})
+        if str(options.get('type')).endswith('CSVMultiLabel')]
+    if not found:
+        raise ValueError(f'{option} is an option of CSV files, and this '
+                         'config has no CSVMultiLabel.')
+    return found
+
+
+def set_early_stopping(cfg: Config, patience: int) -> None:
+    """Stop the training after so many validations in a row without a better
+    mAP.
+
+    Raises:
+        ValueError: If it is no positive integer, or nothing is validated.
+    """
+    if not isinstance(patience, Integral) or isinstance(patience, bool) or (
+            patience < 1):
+        raise ValueError('early_stopping is a positive number of validations '
+                         f'without a better mAP, got {patience!r}.')
+    if not cfg.get('val_dataloader'):
+        raise ValueError('early_stopping needs validations, and this config '
+                         'has no val_dataloader.')
+    cfg.setdefault('default_hooks', {})['early_stopping'] = dict(
+        type='EarlyStoppingHook', monitor='multi-label/mAP', rule='greater',
+        min_delta=.01, patience=patience)  # percent
+
+
+def set_tensorboard(cfg: Config, wanted: bool) -> None:
+    """Write what is logged for TensorBoard too.
+
+    Raises:
+        ValueError: If it is neither True nor False.
+        ImportError: If TensorBoard is not installed.
+    """
+    if not isinstance(wanted, bool):
+        raise ValueError(f'tensorboard is True or False, got {wanted!r}.')
+    backend = dict(type='TensorboardVisBackend')
+    visualizer = cfg.setdefault('visualizer', dict(
+        type='UniversalVisualizer', vis_backends=[]))
+    others = [entry for entry in visualizer.get('vis_backends') or []
+              if entry != backend]
+    visualizer['vis_backends'] = [*others, *([backend] if wanted else [])]
+    if wanted and find_spec('tensorboard') is None:
+        raise ImportError('tensorboard=True needs the package tensorboard: '
+                          'pip install tensorboard.')
+
+
+def set_balance_classes(cfg: Config, threshold: float) -> None:
+    """Repeat training images of rare classes (MMEngine's
+    ``ClassBalancedDataset``, around the masked set).
+
+    Args:
+        cfg: Changed in place.
+        threshold: A class that is known to be present in a smaller ratio f of
+            the images is rare: an image of it comes ``sqrt(threshold / f)``
+            times per epoch, rounded up.
+
+    Raises:
+        ValueError: If it is not in (0, 1], or there is no training set.
+    """
+    if not isinstance(threshold, Real) or isinstance(threshold, bool) or (
+            not 0 < threshold <= 1):
+        raise ValueError('balance_classes is a ratio of images in (0, 1], got '
+                         f'{threshold!r}.')
+    loader = cfg.get('train_dataloader')
+    if not loader:
+        raise ValueError('balance_classes needs a training set, and this '
+                         'config has no train_dataloader.')
+    dataset = loader.dataset
+    if str(dataset.type).endswith('ClassBalancedDataset'):
+        dataset.oversample_thr = threshold
+    else:
+        loader.dataset = dict(type='ClassBalancedDataset', dataset=dataset,
+                              oversample_thr=threshold)
+
+
 SHORTHANDS: Dict[str, Callable] = dict(
     arch=set_arch,
     data_root=set_data_root,
+    early_stopping=set_early_stopping,
     epochs=set_epochs,
+    ignore_columns=set_ignore_columns,
+    image_column=set_image_column,
+    image_folder=set_image_folder,
     image_size=set_image_size,
     lr=set_lr,
-    scene_set=set_scene_set)
+    scene_set=set_scene_set,
+    tensorboard=set_tensorboard,
+    workers=set_workers,
+    balance_classes=set_balance_classes)
+# They move entries that other options may name, so they come after these.
+LATE = ('balance_classes', )
 
 
 def apply_shorthands(cfg: Config, options: dict) -> None:
     """Apply the shorthands at the top level of a config, then those among
-    ``options``; change ``cfg`` in place."""
+    ``options``, but for :data:`LATE`; change ``cfg`` in place."""
     named = {key: cfg[key] for key in SHORTHANDS
              if key in cfg and key not in options}
     root = named.pop('data_root', None)
@@ -219,5 +364,13 @@ def apply_shorthands(cfg: Config, options: dict) -> None:
         set_data_root(cfg, root)  # a config that only overrides data_root
     values = {**named, **options}
     for key in SHORTHANDS:  # lr after epochs, so that it says what it is
-        if key in values:
+        if key in values and key not in LATE:
             SHORTHANDS[key](cfg, values[key])
+
+
+def apply_late_shorthands(cfg: Config, options: dict) -> None:
+    """Apply those of :data:`LATE`, when all options are in the config."""
+    for key in LATE:
+        value = options.get(key, cfg.get(key))
+        if value is not None:
+            SHORTHANDS[key](cfg, value)

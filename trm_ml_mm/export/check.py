@@ -53,7 +53,7 @@ def model_outputs(predict: MultiLabelInferencer, images: Tensor,
     model = predict.model
     feats = model.extract_feat(normalised(predict, images))
     logits = model.head(feats)
-    found = [predict.scores(logits), logits.numpy()]
+    found = [predict.judge(logits.numpy())[0], logits.numpy()]
     if maps:
         saliency = model.head.saliency(feats)
         found.append(saliency.unflatten(

@@ -12,6 +12,7 @@ from .model import ExportedModel
 
 # Its name in the metadata of ONNX; with .json, in PyTorch's archives.
 KEY = 'trm_ml_mm'
+NEVER = 2.  # a threshold that no score reaches
 PRECISIONS = ('fp32', 'fp16', 'int8')
 
 
@@ -38,7 +39,8 @@ def facts_of(predict: MultiLabelInferencer, module: ExportedModel,
     return dict(
         version=1, written_by=f'trm_ml_mm {__version__}', precision=precision,
         classes=list(found.classes), words=list(found.words),
-        thresholds=[float(value) for value in predict.thresholds],
+        thresholds=[NEVER if value is None else float(value)
+                    for value in predict.thresholds],
         input=dict(name='image', shape='(B, 3, height, width)', **image),
         resizing=dict(
             where='inside' if module.preprocess and rule.mode else 'before',

@@ -5,24 +5,20 @@ from typing import Dict, Optional, Tuple
 import torch
 from torch import Tensor, nn
 
+from trm_ml_mm.evaluation import Calibration
 from trm_ml_mm.models import CLIPPromptBackbone
 from trm_ml_mm.models.feature_maps import map_size
 from trm_ml_mm.models.text import BakedText
 from trm_ml_mm.models.towers import FrozenModule, dense_projection
 
 from .inputs import ImageInput, InputRule
+from .probabilities import Scores
 
 # Parts of a head that only a training needs.
 TRAINING_ONLY = ('prototypes', 'distillation', 'contrast', 'region_loss',
                  'loss_module', 'label_statistics')
 
 LONGEST = 2**16  # axis of an input
-
-
-def scores_of(logits: Tensor) -> Tensor:
-    """Probabilities of the labels, as ``MultiLabelInferencer.scores`` gives
-    them: ``(B, C)``. The only place of a file where they are made."""
-    return logits.sigmoid()
 
 
 class ExportedModel(nn.Module):
@@ -38,6 +34,7 @@ class ExportedModel(nn.Module):
         preprocess: Take RGB images as they are; see
             :class:`~trm_ml_mm.export.inputs.ImageInput`.
         half: Run the backbone in half precision; the head stays in fp32.
+        calibration: Of the model; None: scores are the sigmoid of logits.
 
     Calling it gives ``scores`` and ``logits`` ``(B, C)`` and, on request,
     ``maps`` ``(B, C, h, w)``, each of which sums to 1.
@@ -47,13 +44,15 @@ class ExportedModel(nn.Module):
     """
 
     def __init__(self, model: nn.Module, rule: InputRule, maps: bool = False,
-                 preprocess: bool = False, half: bool = False):
+                 preprocess: bool = False, half: bool = False,
+                 calibration: Optional[Calibration] = None):
         super().__init__()
         head = model.head
         if maps and not hasattr(head, 'saliency'):
             raise ValueError(f'{type(head).__name__} has no map of where a '
                              'category is: export without maps.')
         self.rule, self.preprocess = rule, preprocess
+        self.scores = Scores(calibration)
         self.outputs = ('scores', 'logits', 'maps')[:3 if maps else 2]
         self.model = deepcopy(model)
         self.visual = _without_text_tower(self.model)
@@ -93,7 +92,7 @@ class ExportedModel(nn.Module):
             image = self.input(image)
         feats = self.model.extract_feat(image)
         logits = self.model.head(feats)
-        found = scores_of(logits), logits
+        found = self.scores(logits), logits
         if 'maps' in self.outputs:
             maps = self.model.head.saliency(feats)
             found += (maps.unflatten(2, map_size(feats, maps.shape[2])), )

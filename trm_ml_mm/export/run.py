@@ -65,7 +65,7 @@ def export_model(loaded: LoadedModel,
     loaded = loaded._replace(model=in_full_precision(loaded.model))
     predict = MultiLabelInferencer(loaded, device='cpu')
     module = ExportedModel(loaded.model, input_rule(predict), maps, preprocess,
-                           half=precision == 'fp16')
+                           precision == 'fp16', predict.calibration)
     facts = to_text(facts_of(predict, module, precision))
     options = {}
     if precision == 'int8':

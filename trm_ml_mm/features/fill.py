@@ -1,6 +1,14 @@
 """Fill a feature cache: run the frozen tower once over a data set."""
 from pathlib import Path
-from typing import Callable, Iterator, Optional, Tuple, Union
+from typing import (
+    Callable,
+    Iterator,
+    List,
+    Optional,
+    Sequence,
+    Tuple,
+    Union,
+)
 
 import numpy as np
 import torch
@@ -16,7 +24,12 @@ from trm_ml_mm.datasets.base import (
 from trm_ml_mm.models import CLIPPromptBackbone
 from trm_ml_mm.models.towers import pack_rows
 from trm_ml_mm.registry import DATASETS, MODELS
-from trm_ml_mm.utils.configs import SPLITS, plain_types, wrapped_datasets
+from trm_ml_mm.utils.configs import (
+    SPLITS,
+    plain_types,
+    tests_on_validation,
+    wrapped_datasets,
+)
 from trm_ml_mm.utils.seeding import mix_seed, seed_everything
 
 from .storage import (
@@ -25,8 +38,9 @@ from .storage import (
     UNREADABLE,
     CacheMeta,
     FeatureCache,
-    fingerprint_files,
-    image_keys,
+    ImageFile,
+    Update,
+    image_files,
 )
 
 
@@ -34,20 +48,14 @@ def resolve_dataset_config(cfg: Config, split: str) -> dict:
     """Config of the data set under all wrappers of one split.
 
     Raises:
-        ValueError: If it is not a single data set with its own pipeline, or
-            wrappers number its images or prepare them in another way.
+        ValueError: If it is not a single data set with its own pipeline, or a
+            wrapper prepares images in another way.
     """
     if not cfg.get(f'{split}_dataloader'):
         raise ValueError(f'The config has no {split}_dataloader, which the '
                          'feature cache needs.')
     *wrappers, dataset = wrapped_datasets(cfg, split)
-    for outer, inner in zip(wrappers, [*wrappers[1:], dataset]):
-        if str(outer.type).endswith('KFoldDataset') and (
-                not str(inner.type).endswith('PartialLabelDataset')):
-            raise ValueError(  # it numbers its samples anew
-                f'The {split} set is a KFoldDataset around {inner.type}: '
-                'features are found by the number of the image in the whole '
-                'set, so put PartialLabelDataset between the two.')
+    for outer in wrappers:
         if outer.get('pipeline') is not None:
             raise ValueError(
                 f'The {split} set has a pipeline in {outer.type} too: give '
@@ -62,8 +70,9 @@ def resolve_dataset_config(cfg: Config, split: str) -> dict:
 
 def cached_pipeline(cfg: Config, split: str, augmented: bool) -> list:
     """The transforms before the tower: those of the split; for training
-    without augmentation, those of validation."""
-    split = split if augmented or split != 'train' else 'val'
+    without augmentation, those of validation (without one, of the test)."""
+    if split == 'train' and not augmented:
+        split = 'val' if cfg.get('val_dataloader') else 'test'
     return plain_types(resolve_dataset_config(cfg, split).pipeline)
 
 
@@ -102,19 +111,28 @@ def tower_name(tower: CLIPPromptBackbone) -> str:
 class Views(Dataset):
     """Views of a data set's images, as inputs of the tower.
 
-    A view depends on (seed, image, view) only: not on rank, worker or
-    interruptions.
+    A view depends on (seed, content of the image, view) only: not on its
+    place in the data set, on rank, worker or interruptions.
+
+    Args:
+        dataset: The data set.
+        todo: ``(T, 2)`` numbers of an image and of a view.
+        seed: Draws the augmentation.
+        digests: Of the content of each image of the data set.
     """
 
-    def __init__(self, dataset, todo: np.ndarray, seed: int):
+    def __init__(self, dataset, todo: np.ndarray, seed: int,
+                 digests: Sequence[str]):
         self.dataset, self.todo, self.seed = dataset, todo, seed
+        self.digests = digests
 
     def __len__(self) -> int:
         return len(self.todo)
 
     def __getitem__(self, index: int):
         image, view = self.todo[index].tolist()
-        seed_everything(mix_seed(self.seed, image, view))
+        seed_everything(mix_seed(self.seed, int(self.digests[image][:8], 16),
+                                 view))
         info = self.dataset.get_data_info(image)
         try:
             sample = apply_pipeline(self.dataset.pipeline, info)
@@ -159,39 +177,48 @@ class CacheFiller:
         options = dict(resolve_dataset_config(cfg, split), pipeline=pipeline)
         self.dataset = DATASETS.build(options)
         self.seed = seed
+        self.root = getattr(self.dataset, 'data_root', '') or ''
+        self.files = files_of(self.dataset)
         dense, _ = self.encode([self.first_readable()])
         self.folder = Path(out, split)
         self.meta = CacheMeta(
             tower=tower_name(self.tower),
             normalisation=normalisation(cfg, self.tower),
             pipeline=pipeline,
-            files=files_of(self.dataset),
             views=max(views, 1) if split == 'train' else 1,
             grid=tuple(dense.shape[-2:]),
             dim=dense.shape[1],
             dtype=dtype)
-        self.bytes = int(np.prod(self.meta.shape(len(self.dataset)))
-                         ) * np.dtype(dtype).itemsize
+        self.bytes = self.meta.bytes(len(self.dataset))
 
     def first_readable(self) -> torch.Tensor:
         """The first readable image, as an input of the tower."""
-        first_views = np.stack([np.arange(len(self.dataset)),
-                                np.zeros(len(self.dataset), int)], 1)
-        for _, _, inputs in Views(self.dataset, first_views, self.seed):
+        count = len(self.dataset)
+        first_views = np.stack([np.arange(count), np.zeros(count, int)], 1)
+        for _, _, inputs in Views(self.dataset, first_views, self.seed,
+                                  ['0'] * count):
             if inputs is not None:
                 return inputs
         raise OSError('No image of this split can be read, so there is '
                       'nothing to compute features from.')
 
-    def open(self) -> FeatureCache:
-        """Create the cache, or continue one with the same settings."""
+    def open(self) -> Update:
+        """Create the cache, or continue one with the same settings; make room
+        for all images that it does not have yet. On all ranks together.
+
+        Returns:
+            On the main rank, what changed.
+        """
+        changed = Update(0, 0)
         if get_rank() == 0:
             if (self.folder / 'meta.json').is_file():
-                FeatureCache(self.folder).check(self.meta)
+                cache = FeatureCache(self.folder, write=True)
+                cache.check(self.meta)
             else:
-                FeatureCache.create(self.folder, self.meta, len(self.dataset))
+                cache = FeatureCache.create(self.folder, self.meta)
+            changed = cache.update(self.files, self.root)
         barrier()
-        return FeatureCache(self.folder, write=True)
+        return changed
 
     @torch.no_grad()
     def encode(self, inputs: list) -> Tuple[torch.Tensor, torch.Tensor]:
@@ -207,13 +234,16 @@ class CacheFiller:
             batch_size, workers: Of the loader.
             progress: Called with (views done, views to do) after a batch.
         """
-        cache = self.open()
-        todo = np.argwhere(np.asarray(cache.state) == TODO)
+        self.open()
+        cache = FeatureCache(self.folder, write=True)
+        entries = [cache.entries[file.name] for file in self.files]
+        todo = np.argwhere(cache.states(entries) == TODO)
         barrier()  # every rank has read the state before any rank writes
         todo = todo[get_rank()::get_world_size()]
         loader = DataLoader(
-            Views(self.dataset, todo, self.seed), batch_size,
-            num_workers=workers, collate_fn=list)
+            Views(self.dataset, todo, self.seed,
+                  [entry.digest for entry in entries]),
+            batch_size, num_workers=workers, collate_fn=list)
         done = 0
         for batch in loader:
             readable = [item for item in batch if item[2] is not None]
@@ -221,23 +251,23 @@ class CacheFiller:
                 rows = pack_rows(*self.encode([item[2] for item in readable]))
                 rows = rows.float().cpu().numpy()
                 for (image, view, _), row in zip(readable, rows):
-                    cache.features[image, view] = row
+                    entry = entries[image]
+                    cache.features[entry.part][entry.row, view] = row
             for image, view, inputs in batch:
-                cache.state[image, view] = (
+                entry = entries[image]
+                cache.state[entry.part][entry.row, view] = (
                     UNREADABLE if inputs is None else DONE)
             done += len(batch)
             if progress is not None:
                 progress(done, len(todo))
-        cache.features.flush()
-        cache.state.flush()
+        cache.flush()
         barrier()
 
 
-def files_of(dataset) -> str:
-    """Fingerprint of a data set's images, wherever its folder is."""
+def files_of(dataset) -> List[ImageFile]:
+    """The images of a data set, wherever its folder is."""
     paths = [dataset.get_data_info(i)['img_path'] for i in range(len(dataset))]
-    return fingerprint_files(
-        image_keys(paths, getattr(dataset, 'data_root', '') or ''))
+    return image_files(paths, getattr(dataset, 'data_root', '') or '')
 
 
 def splits_to_cache(cfg: Config) -> Iterator[str]:
@@ -252,6 +282,4 @@ def splits_to_cache(cfg: Config) -> Iterator[str]:
 def cached_test_split(cfg: Config) -> str:
     """Whose cache the test set uses: its own, or that of 'val' if both are the
     same data set."""
-    val = cfg.get('val_dataloader') or {}
-    same = val.get('dataset') == cfg.test_dataloader.dataset
-    return 'val' if same else 'test'
+    return 'val' if tests_on_validation(cfg) else 'test'

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from mmcv.transforms import BaseTransform
 from mmengine.config import Config
+from torch import nn
 
 from trm_ml_mm.datasets.base import UnreadableImage
 from trm_ml_mm.registry import DATASETS, TRANSFORMS
@@ -20,7 +21,7 @@ from .fill import (
     resolve_dataset_config,
     tower_name,
 )
-from .storage import DONE, FeatureCache
+from .storage import DONE, FeatureCache, image_name
 
 
 def use_cache(cfg: Config,
@@ -45,7 +46,8 @@ def use_cache(cfg: Config,
     own_normalisation = normalisation(cfg, tower)
     own = {split: cached_pipeline(cfg, split, True) for split in splits
            if cfg.get(f'{split}_dataloader') is not None}
-    unaugmented = cached_pipeline(cfg, 'train', False) if 'val' in own else []
+    has_test = cfg.get('val_dataloader') or cfg.get('test_dataloader')
+    unaugmented = cached_pipeline(cfg, 'train', False) if has_test else []
     datasets = {split: resolve_dataset_config(cfg, split) for split in own}
     where = {split: cached_test_split(cfg) if split == 'test' else split
              for split in own}
@@ -58,12 +60,13 @@ def use_cache(cfg: Config,
         dataset.full_init()
         cache.check(cache.meta._replace(
             tower=tower_name(tower), normalisation=own_normalisation,
-            pipeline=pipeline, files=files_of(dataset)))
-        cache.check_complete()
+            pipeline=pipeline))
+        cache.check_complete(files_of(dataset))
     for split, options in datasets.items():
         options.pipeline = [
             dict(type='trm_ml_mm.LoadCachedFeatures',
-                 cache=str(Path(folder, where[split]))),
+                 cache=str(Path(folder, where[split])),
+                 root=options.get('data_root') or ''),
             dict(type='PackInputs', input_key='features'),
         ]
     cfg.model.backbone.feature_grid = list(cache.meta.grid)
@@ -78,30 +81,72 @@ class LoadCachedFeatures(BaseTransform):
 
     If there are several views, one is drawn at random.
 
-    Required key: ``sample_idx``, the index in the data set. Added key:
-    ``features``, a ``(1 + L, D)`` tensor.
+    Required key: ``img_path``. Added key: ``features``, a ``(1 + L, D)``
+    tensor.
 
     Args:
         cache: Folder of a :class:`~trm_ml_mm.features.FeatureCache`.
+        root: ``data_root`` of the data set.
 
     Raises:
         UnreadableImage: If the image could not be decoded for the cache.
+        ValueError: If the cache does not have the image.
     """
 
-    def __init__(self, cache: str):
-        self.folder = cache
-        self.cache = None  # every worker opens it for itself
+    def __init__(self, cache: str, root: str = ''):
+        self.folder, self.root = cache, root
+        self.cache = FeatureCache(cache)
+
+    def __getstate__(self) -> dict:
+        return dict(vars(self), cache=None)  # would copy all features
 
     def transform(self, results: dict) -> dict:
         if self.cache is None:
             self.cache = FeatureCache(self.folder)
-        row = results['sample_idx']
+        name = image_name(results['img_path'], self.root)
+        if name not in self.cache.entries:
+            raise ValueError(
+                f'{self.folder} has no features of {name}: run '
+                'tools/cache_features.py again, it computes what is missing.')
+        part, row, *_ = self.cache.entries[name]
         view = np.random.randint(self.cache.meta.views)
-        if self.cache.state[row, view] != DONE:
+        if self.cache.state[part][row, view] != DONE:
             raise UnreadableImage(
                 f'Image {results["img_path"]} could not be decoded when '
                 f'{self.folder} was made; repair it and make the cache again, '
                 "or train with on_error='skip' on its data set.")
         results['features'] = torch.from_numpy(
-            np.array(self.cache.features[row, view]))
+            np.array(self.cache.features[part][row, view]))
         return results
+
+
+@torch.no_grad()
+def cached_logits(model: nn.Module, cache: FeatureCache, rows: np.ndarray,
+                  batch_size: int = 256) -> torch.Tensor:
+    """Logits of images from their cached features.
+
+    Args:
+        model: A classifier on a ``CLIPPromptBackbone`` whose tower the
+            features come from, in eval mode.
+        cache: Its first view is taken.
+        rows: Which images of the cache.
+        batch_size: Images that the model sees at once.
+
+    Returns:
+        ``(len(rows), C)`` fp32 on the CPU; NaN where an image could not be
+        decoded for the cache.
+    """
+    device = next(model.parameters()).device
+    backbone, found = model.backbone, []
+    grid, backbone.feature_grid = backbone.feature_grid, cache.meta.grid
+    try:
+        for start in range(0, len(rows), batch_size):
+            inputs = np.array(cache.features[rows[start:start + batch_size],
+                                             0], np.float32)
+            feats = model.extract_feat(torch.from_numpy(inputs).to(device))
+            found.append(model.head(feats).float().cpu())
+    finally:
+        backbone.feature_grid = grid
+    logits = torch.cat(found)
+    logits[torch.from_numpy(cache.state[rows, 0] != DONE)] = float('nan')
+    return logits

@@ -2,6 +2,7 @@
 
 Data sets and models both import this folder; it imports neither.
 """
+from .image_names import ImageNames
 from .mask_files import Mask, load_labels, load_mask, mask_hash, save_mask
 from .names import (
     COCO_CLASSES,
@@ -21,13 +22,21 @@ from .protocols import (
     single_positive_mask,
 )
 from .summary import LabelSummary, summarize_labels
+from .table import (
+    LabelTable,
+    TableColumns,
+    read_classes,
+    read_table,
+    write_table,
+)
 from .values import ABSENT, PRESENT, UNKNOWN
 
 __all__ = [
-    'ABSENT', 'COCO_CLASSES', 'CUB_ATTRIBUTES', 'LabelSummary', 'Mask',
-    'NUS_CLASSES', 'PRESENT', 'UNKNOWN', 'VOC_CLASSES', 'check_known',
-    'class_names', 'draw_mask', 'known_label_mask', 'listed_positives_mask',
-    'load_labels', 'load_mask', 'mask_hash', 'prompt_name', 'save_mask',
-    'scene_classes', 'single_positive_mask', 'summarize_labels',
-    'vocabulary'
+    'ABSENT', 'COCO_CLASSES', 'CUB_ATTRIBUTES', 'ImageNames', 'LabelSummary',
+    'LabelTable', 'Mask', 'NUS_CLASSES', 'PRESENT', 'TableColumns', 'UNKNOWN',
+    'VOC_CLASSES', 'check_known', 'class_names', 'draw_mask',
+    'known_label_mask', 'listed_positives_mask', 'load_labels', 'load_mask',
+    'mask_hash', 'prompt_name', 'read_classes', 'read_table', 'save_mask',
+    'scene_classes', 'single_positive_mask', 'summarize_labels', 'vocabulary',
+    'write_table'
 ]

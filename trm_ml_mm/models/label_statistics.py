@@ -64,6 +64,9 @@ class LabelStatistics(nn.Module):
         num_classes: C.
     """
 
+    class_axes = dict(negatives=(0, ), positives=(0, ))
+    restarts = ('seen', )  # pseudo-labels of new classes need a warm-up
+
     def __init__(self, num_classes: int):
         super().__init__()
         for name, shape in zip(LabelCounts._fields,

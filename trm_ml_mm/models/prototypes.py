@@ -162,6 +162,9 @@ class MultimodalPrototypes(BaseModule):
             [0, 1], or another number is out of its range.
     """
 
+    class_axes = dict(visual=(0, ), visual_count=(0, ), history=(2, ))
+    restarts = ('history', )
+
     def __init__(self,
                  num_classes: int,
                  dim: int,

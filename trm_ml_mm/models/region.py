@@ -71,6 +71,8 @@ class CategoryRegions(nn.Module):
             scale is negative.
     """
 
+    class_axes = dict(query_offset=(0, ))
+
     def __init__(self,
                  num_classes: int,
                  dim: int,

@@ -20,6 +20,8 @@ class CategoryRelations(nn.Module):
         ValueError: If the scale is negative.
     """
 
+    class_axes = dict(weight=(0, 1))
+
     def __init__(self, num_classes: int, scale: float = 10.):
         super().__init__()
         check_not_negative(relations=scale)

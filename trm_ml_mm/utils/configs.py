@@ -24,6 +24,13 @@ def wrapped_datasets(cfg, split: str) -> Iterator[dict]:
         dataset = dataset.get('dataset')
 
 
+def tests_on_validation(cfg) -> bool:
+    """Whether the test set of a config is its validation set."""
+    val, test = (cfg.get(f'{split}_dataloader') or {}
+                 for split in ('val', 'test'))
+    return bool(test) and val.get('dataset') == test.get('dataset')
+
+
 def plain_types(value):
     """A config value as JSON types."""
     if isinstance(value, dict):

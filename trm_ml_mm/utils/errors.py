@@ -7,8 +7,7 @@ def root_cause(error: BaseException) -> BaseException:
     MMEngine raises an error of a constructor again, with the name of the
     class in front.
     """
-    while True:
-        inner = error.__cause__ or error.__context__
-        if type(inner) is not type(error) or str(inner) not in str(error):
-            return error
-        error = inner
+    while str(error).startswith('class `') and (
+            type(error.__context__) is type(error)):
+        error = error.__context__
+    return error

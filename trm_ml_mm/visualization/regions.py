@@ -42,8 +42,8 @@ def seen_area(steps: Sequence[dict], width: int, height: int) -> Area:
         elif step['type'] == 'CenterCrop':
             crop = step['crop_size']
             crop = crop if isinstance(crop, (list, tuple)) else (crop, crop)
-            ratio_x = min(crop[1] / scaled_width, 1.)
-            ratio_y = min(crop[0] / scaled_height, 1.)
+            ratio_x = min(crop[0] / scaled_width, 1.)
+            ratio_y = min(crop[1] / scaled_height, 1.)
             x, y = (left + right) / 2, (top + bottom) / 2
             half_x = ratio_x * (right - left) / 2
             half_y = ratio_y * (bottom - top) / 2
@@ -55,15 +55,25 @@ def seen_area(steps: Sequence[dict], width: int, height: int) -> Area:
 
 
 def peak_of(values: np.ndarray, area: Area) -> Tuple[int, int]:
-    """Pixel ``(x, y)`` in the middle of a map's highest cell.
+    """Pixel ``(x, y)`` of a map's peak.
+
+    A cell may be larger than an object. So the peak is the centre of mass of
+    the highest cell and its neighbours, weighted by the roots of their values
+    (the root of a softmax is the softmax at half its scale). This rule is
+    ours; tools/benchmarks/pointing.py measures it.
 
     Args:
-        values: ``(h, w)``.
+        values: ``(h, w)``, not negative.
         area: Which part of the image the map covers.
     """
+    height, width = values.shape
     row, column = np.unravel_index(values.argmax(), values.shape)
-    x, y = _position(area, (column + .5) / values.shape[1],
-                     (row + .5) / values.shape[0])
+    rows = np.arange(max(row - 1, 0), min(row + 2, height))
+    columns = np.arange(max(column - 1, 0), min(column + 2, width))
+    weights = np.sqrt(values[np.ix_(rows, columns)].astype(np.float64))
+    weights /= weights.sum()
+    x, y = _position(area, weights.sum(0) @ (columns + .5) / width,
+                     weights.sum(1) @ (rows + .5) / height)
     return int(x), int(y)
 
 

@@ -8,10 +8,11 @@ from .pseudo_labels import PseudoLabelQualityHook
 from .report import ReportHook
 from .skipped_images import SkippedImagesHook
 from .stop_signal import StopSignalHook
+from .training_time import TrainingTimeHook
 
 __all__ = [
     'AtomicCheckpointHook', 'EpochSeedHook', 'FiniteLossHook',
     'PartialLabelHook', 'PlainCheckpointHook', 'PredictionPicturesHook',
     'PseudoLabelQualityHook', 'ReportHook', 'SkippedImagesHook',
-    'StopSignalHook', 'seed_worker'
+    'StopSignalHook', 'TrainingTimeHook', 'seed_worker'
 ]

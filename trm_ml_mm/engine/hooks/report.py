@@ -44,6 +44,8 @@ from ..loops import VALIDATED
 from .partial_label import check_classes, reference_names
 
 HEADLINE = ('mAP', 'CF1', 'OF1')
+OPTIMISTIC = ('The validation set has images of the test set: the figures of '
+              'the best epoch,\nwhich was picked on them, are optimistic.\n')
 ZERO_SHOT_LEVELS = {ZERO_SHOT_GLOBAL: 'global', ZERO_SHOT_DENSE: 'dense'}
 
 
@@ -167,6 +169,9 @@ class ReportHook(Hook):
 
     def after_test_epoch(self, runner, metrics: Optional[dict] = None) -> None:
         self._write_classes(runner, runner.test_loop.evaluator.metrics)
+        if runner.rank == 0 and 'calibrated/CF1' in (metrics or {}):
+            print_log(f'\n{render(thresholds_table(metrics))}',
+                      logger='current')
 
     def _write_classes(self, runner, metrics) -> None:
         table = find_per_class(metrics)
@@ -207,7 +212,26 @@ class ReportHook(Hook):
                 *(f'{row.metrics[n]:.2f}' if n in row.metrics else '-'
                   for n in HEADLINE))
         last = runner.message_hub.get_info('last_ckpt')
-        print_log(f'\n{render(table)}Checkpoint: {last}', logger='current')
+        warning = OPTIMISTIC if any(
+            row.picked_on == 'test' for row in self.rows) else ''
+        print_log(f'\n{render(table)}{warning}Checkpoint: {last}',
+                  logger='current')
+
+
+def thresholds_table(metrics: Dict[str, float]) -> Table:
+    """What calibrated thresholds and probabilities change in a test."""
+    table = Table(title='What calibration changes (percent)')
+    table.add_column('')
+    names = ('CP', 'CR', 'CF1', 'OP', 'OR', 'OF1')
+    for name in (*names, 'ECE'):
+        table.add_column(name, justify='right')
+    for what, prefix, error in (('as trained', 'multi-label', 'ECE_sigmoid'),
+                                ('calibrated', 'calibrated', 'ECE')):
+        values = [metrics.get(f'{prefix}/{name}') for name in names]
+        table.add_row(what, *('-' if value is None else f'{value:.2f}'
+                              for value in (
+                                  *values, metrics[f'calibrated/{error}'])))
+    return table
 
 
 def name_of_head(model) -> str:

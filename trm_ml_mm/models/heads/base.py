@@ -63,6 +63,7 @@ class MatchingHead(MultiLabelClsHead):
     """
 
     needs_map = True  # False: one vector per image is enough
+    class_axes = dict(bias=(0, ))
 
     def __init__(self,
                  num_classes: int,

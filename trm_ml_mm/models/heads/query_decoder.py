@@ -43,6 +43,8 @@ class QueryDecoderHead(TextRegionMatchingHead):
             sets what follows from ``start``.
     """
 
+    class_axes = dict(TextRegionMatchingHead.class_axes, output=(0, ))
+
     def __init__(self, *args, region: Optional[dict] = None,
                  start: str = 'random', self_attention: int = 4,
                  dropout: float = 0., logit_scale: float = 10.,

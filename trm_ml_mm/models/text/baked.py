@@ -40,6 +40,9 @@ class BakedText(BaseModule):
             checkpoint belongs to another CLIP or to other class names.
     """
 
+    class_axes = dict(prompted=(1, ), zero_shot=(0, ))
+    needs_all_classes = True
+
     def __init__(self,
                  classes: Union[str, Sequence[str]],
                  clip: Optional[LoadedCLIP] = None,

@@ -128,6 +128,8 @@ class PromptedTextEncoder(BaseModule):
             or a checkpoint belongs to another CLIP or to other class names.
     """
 
+    class_axes = dict(residual=(1, ))
+
     def __init__(self,
                  classes: Union[str, Sequence[str]],
                  clip: Optional[LoadedCLIP] = None,

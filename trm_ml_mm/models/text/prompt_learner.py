@@ -104,6 +104,7 @@ class PromptLearner(nn.Module):
         super().__init__()
         self.num_prompts = 2 if pair else 1
         self.num_classes = len(names)
+        self.class_axes = dict(context=(1, )) if class_specific else {}
         table = clip.token_embedding.weight
         groups = self.num_prompts, len(names) if class_specific else 1
         if isinstance(context, str):

@@ -6,8 +6,10 @@ weights need it.
 """
 import difflib
 import hashlib
+import logging
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Dict, NamedTuple, Optional, Tuple
+from typing import Dict, Iterator, NamedTuple, Optional, Tuple
 
 import open_clip
 import torch
@@ -94,12 +96,13 @@ def load_clip(arch: str,
                         'with QuickGELU: set quick_gelu=True for OpenAI\'s '
                         'weights, quick_gelu=False for LAION\'s.')
             source = weights
-        model = open_clip.create_model(
-            arch,
-            pretrained=None,
-            force_quick_gelu=quick_gelu,
-            require_pretrained=False,
-            **options)
+        with _without_alarm():
+            model = open_clip.create_model(
+                arch,
+                pretrained=None,
+                force_quick_gelu=quick_gelu,
+                require_pretrained=False,
+                **options)
         if state:
             open_clip.factory.resize_pos_embed(state, model)
             _load_checked(model, state, weights, arch)
@@ -108,6 +111,21 @@ def load_clip(arch: str,
         f'{"QuickGELU" if quick_gelu else "GELU"}.',
         logger='current')
     return _finish(model, arch)
+
+
+@contextmanager
+def _without_alarm() -> Iterator[None]:
+    """open_clip warns of random values where none are asked for, although they
+    come from a file next; what they are is logged here."""
+    def is_other(record: logging.LogRecord) -> bool:
+        return 'No pretrained weights' not in record.getMessage()
+
+    logger = logging.getLogger()
+    logger.addFilter(is_other)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_other)
 
 
 def read_state_dict(path: str, arch: str):

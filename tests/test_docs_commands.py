@@ -1,0 +1,73 @@
+"""Every command of the pages on using a model is run, as it stands there."""
+import re
+import shlex
+import shutil
+import sys
+
+import pytest
+from tests_support import ROOT, build_small
+
+from trm_ml_mm.cli import main as trm_ml
+
+# What each page starts from: files of this test under the names that the page
+# takes for granted.
+PAGES = {
+    'use_model': ('epoch_10.pth', 'photo.jpg', 'photos'),
+    'calibration': ('epoch_10.pth', 'photos', 'val.csv'),
+}
+
+
+def commands(page):
+    """The lines of a page that call trm-ml, whole."""
+    text = (ROOT / f'docs/{page}.md').read_text()
+    blocks = re.findall(r'^ *```bash\n(.*?)^ *```', text, re.M | re.S)
+    lines = '\n'.join(blocks).replace('\\\n', ' ').splitlines()
+    return [line.strip() for line in lines
+            if line.strip().startswith('trm-ml ')]
+
+
+@pytest.fixture(scope='module')
+def start(tmp_path_factory):
+    """A trained model, and scenes as photos."""
+    folder = tmp_path_factory.mktemp('start')
+    build_small(folder, {'train_cfg.max_epochs': 1}).train()
+    shutil.copy(folder / 'run/epoch_1.pth', folder / 'epoch_10.pth')
+    call(['make-scenes', '--out', str(folder / 'scenes'), '--images', '8'])
+    shutil.copytree(folder / 'scenes/images', folder / 'photos')
+    for path in (folder / 'photos').iterdir():
+        path.rename(path.with_suffix('.jpg'))
+    shutil.copy(folder / 'photos/00000.jpg', folder / 'photo.jpg')
+    table = (folder / 'scenes/labels.csv').read_text(encoding='utf-8')
+    (folder / 'val.csv').write_text(table.replace('.png', '.jpg'),
+                                    encoding='utf-8')
+    return folder
+
+
+def call(arguments):
+    """The console command, in this process."""
+    before = sys.argv
+    sys.argv = ['trm-ml', *arguments]
+    try:
+        trm_ml.main()
+    except SystemExit as end:
+        assert not end.code, f'{arguments} ended with {end.code}'
+    finally:
+        sys.argv = before
+
+
+@pytest.mark.parametrize('page', PAGES)
+def test_the_commands_of_a_page_run(page, start, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in PAGES[page]:
+        (shutil.copytree if (start / name).is_dir() else shutil.copy)(
+            start / name, tmp_path / name)
+    found = commands(page)
+    assert found
+    for line in found:
+        call(shlex.split(line)[1:])
+
+
+def test_no_page_is_left_out():
+    pages = {p.stem for p in (ROOT / 'docs').glob('*.md')
+             if '\ntrm-ml ' in p.read_text()}
+    assert pages == set(PAGES)

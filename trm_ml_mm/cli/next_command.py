@@ -1,0 +1,30 @@
+"""The command that a tool proposes next: one that can be pasted as it is."""
+import os
+import shlex
+import sys
+from typing import Mapping, Optional, Sequence
+
+from .main import COMMANDS
+
+
+def next_command(tool: str, *arguments: str,
+                 given: Sequence[str] = (),
+                 options: Optional[Mapping[str, str]] = None) -> str:
+    """A command line, quoted for a shell.
+
+    Args:
+        tool: Name of the script in ``tools/``. If this program was started as
+            ``trm-ml``, the line has its name there.
+        arguments: What stands before the options of the config.
+        given: Options of the config that the user gave, as they were given:
+            'epochs=20'.
+        options: Further ones; they win over those that were given.
+    """
+    start = ['python', f'tools/{tool}.py']
+    if os.path.basename(sys.argv[0]).startswith('trm-ml'):
+        start = ['trm-ml', next(name for name, script, _ in COMMANDS
+                                if script == tool)]
+    last = dict(entry.split('=', 1) for entry in given) | dict(options or {})
+    added = [f'{name}={value}' for name, value in last.items()]
+    return shlex.join([*start, *arguments,
+                       *(['--cfg-options', *added] if added else [])])
