@@ -34,6 +34,7 @@ from trm_ml_mm.engine.tta import view_pipelines
 from trm_ml_mm.features import (
     CacheFiller,
     FeatureCache,
+    ImageFeatures,
     build_tower,
     cached_logits,
     use_cache,
@@ -93,8 +94,8 @@ def cross_fit(cfg: Config,
     cfg = copy.deepcopy(cfg)
     fill_classes(cfg)
     caches = fill_views(cfg, features, scales, workers, progress)
-    count = len(caches['train'][0].state)
-    others = len(caches['val'][0].state) if 'val' in caches else 0
+    count = len(caches['train'][0])
+    others = len(caches['val'][0]) if 'val' in caches else 0
     if not 2 <= folds <= count:
         raise ValueError(f'{count} images cannot be dealt out to {folds} '
                          'folds: give at least two images, and no more folds '
@@ -145,7 +146,8 @@ def checkpoint_logits(model: nn.Module,
             logits = np.full((count, model.head.num_classes), np.nan)
             loader = DataLoader(
                 Views(dataset, np.stack([np.arange(count),
-                                         np.zeros(count, int)], 1), 0),
+                                         np.zeros(count, int)], 1), 0,
+                      ['0'] * count),  # no augmentation needs a seed
                 batch_size, num_workers=workers, collate_fn=list)
             for step, batch in enumerate(loader, 1):
                 read = {image: inputs for image, _, inputs in batch
@@ -168,7 +170,7 @@ def fill_views(cfg: Config,
                workers: int = 0,
                progress: Progress = _silent,
                splits: Sequence[str] = ('train', 'val')
-               ) -> Dict[str, List[FeatureCache]]:
+               ) -> Dict[str, List[ImageFeatures]]:
     """Features of all views.
 
     Args:
@@ -177,7 +179,7 @@ def fill_views(cfg: Config,
         features, scales, workers, progress: See :func:`cross_fit`.
 
     Returns:
-        For each of these splits, a cache for each view.
+        For each of these splits, the features of each view.
     """
     splits = [split for split in splits if cfg.get(f'{split}_dataloader')]
     tower = build_tower(cfg)
@@ -192,7 +194,8 @@ def fill_views(cfg: Config,
                                  tower=tower)
             filler.fill(workers=workers, progress=lambda done, total,
                         what=what: progress(what, done, total))
-            caches[split].insert(0, FeatureCache(filler.folder))
+            caches[split].insert(0, ImageFeatures(
+                FeatureCache(filler.folder), filler.files))
     return caches
 
 
@@ -209,7 +212,7 @@ def view_folder(features: Union[str, Path], view: int) -> str:
     return str(Path(features, f'view{view}'))
 
 
-def view_logits(model: nn.Module, views: Sequence[FeatureCache],
+def view_logits(model: nn.Module, views: Sequence[ImageFeatures],
                 rows: np.ndarray) -> Optional[np.ndarray]:
     """Mean logits over the views of some images, ``(len(rows), C)``; None
     without a view."""

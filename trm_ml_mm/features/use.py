@@ -1,6 +1,6 @@
 """Use a feature cache: train and test from features instead of images."""
 from pathlib import Path
-from typing import Sequence, Union
+from typing import Sequence, Tuple, Union
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from .fill import (
     resolve_dataset_config,
     tower_name,
 )
-from .storage import DONE, FeatureCache, image_name
+from .storage import DONE, FeatureCache, ImageFile, image_name
 
 
 def use_cache(cfg: Config,
@@ -120,16 +120,45 @@ class LoadCachedFeatures(BaseTransform):
         return results
 
 
+class ImageFeatures:
+    """The features of the images of a data set, in its order.
+
+    Args:
+        cache: Has all of them.
+        files: The images.
+
+    Raises:
+        ValueError: If some are missing.
+    """
+
+    def __init__(self, cache: FeatureCache, files: Sequence[ImageFile]):
+        cache.check_complete(files)
+        self.cache = cache
+        self.entries = cache.find(files)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def view(self, rows: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+        """The first view of some images: features ``(len(rows), 1 + L, D)``
+        fp32, and whether each could be decoded."""
+        chosen = [self.entries[row] for row in rows]
+        features = [self.cache.features[part][row, 0]
+                    for part, row, *_ in chosen]
+        return (np.array(features, np.float32),
+                self.cache.states(chosen)[:, 0] == DONE)
+
+
 @torch.no_grad()
-def cached_logits(model: nn.Module, cache: FeatureCache, rows: np.ndarray,
+def cached_logits(model: nn.Module, images: ImageFeatures, rows: np.ndarray,
                   batch_size: int = 256) -> torch.Tensor:
     """Logits of images from their cached features.
 
     Args:
         model: A classifier on a ``CLIPPromptBackbone`` whose tower the
             features come from, in eval mode.
-        cache: Its first view is taken.
-        rows: Which images of the cache.
+        images: Their first view is taken.
+        rows: Which of them.
         batch_size: Images that the model sees at once.
 
     Returns:
@@ -138,15 +167,14 @@ def cached_logits(model: nn.Module, cache: FeatureCache, rows: np.ndarray,
     """
     device = next(model.parameters()).device
     backbone, found = model.backbone, []
-    grid, backbone.feature_grid = backbone.feature_grid, cache.meta.grid
+    grid, backbone.feature_grid = backbone.feature_grid, images.cache.meta.grid
     try:
         for start in range(0, len(rows), batch_size):
-            inputs = np.array(cache.features[rows[start:start + batch_size],
-                                             0], np.float32)
+            inputs, readable = images.view(rows[start:start + batch_size])
             feats = model.extract_feat(torch.from_numpy(inputs).to(device))
-            found.append(model.head(feats).float().cpu())
+            logits = model.head(feats).float().cpu()
+            logits[torch.from_numpy(~readable)] = float('nan')
+            found.append(logits)
     finally:
         backbone.feature_grid = grid
-    logits = torch.cat(found)
-    logits[torch.from_numpy(cache.state[rows, 0] != DONE)] = float('nan')
-    return logits
+    return torch.cat(found)
