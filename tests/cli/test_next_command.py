@@ -7,7 +7,7 @@ import sys
 import pytest
 from tests_support import ROOT
 
-from trm_ml_mm.cli import cache_features
+from trm_ml_mm.cli import cache_features, main
 from trm_ml_mm.cli.arguments import add_config, parse
 from trm_ml_mm.cli.main import COMMANDS
 from trm_ml_mm.cli.next_command import next_command
@@ -49,8 +49,16 @@ def test_the_last_of_equal_options_wins():
     assert parsed(['c.py']).given_options == []
 
 
-def test_the_console_command_proposes_itself(monkeypatch):
-    monkeypatch.setattr(sys, 'argv', ['trm-ml inspect', 'c.py'])
+def test_the_console_command_proposes_itself(monkeypatch, tmp_path, capsys):
+    names = {}
+    monkeypatch.setattr('trm_ml_mm.cli.next_command.COMMAND_NAMES', names)
+    monkeypatch.setattr(sys, 'argv', [
+        'trm-ml', 'inspect', 'trm_ml_scenes', '--split', 'test', '--out',
+        str(tmp_path), '--cfg-options', *SIZES])
+    main.main()
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        f'Nothing to mend. Train: trm-ml train trm_ml_scenes --cfg-options '
+        f'{" ".join(SIZES)}')
     for name, script, _ in COMMANDS:
         assert next_command(script, 'c.py') == f'trm-ml {name} c.py'
         assert (ROOT / f'tools/{script}.py').is_file()

@@ -72,7 +72,7 @@ def test_many_short_steps_are_measured(small_run, tmp_path, monkeypatch):
     timed(runner, step=.5, validation=1.)
     runner.train()
     line, = said(tmp_path / 'run', 'This training will take')
-    assert f'{7 - 5} more steps of 0.5 s (4 were measured)' in line
+    assert f'{7 - 5} more steps of 500 ms (4 were measured)' in line
 
 
 def test_a_long_training_says_what_to_do(small_run, tmp_path):
@@ -141,8 +141,8 @@ def test_results_do_not_depend_on_it(small_run, tmp_path):
 
 
 @pytest.mark.parametrize('seconds, words', [
-    (.25, '0.2 s'), (12.4, '12 s'), (89, '89 s'), (90, '2 min'),
-    (3600, '60 min'), (5399, '1 h 30 min'), (7500, '2 h 05 min'),
+    (.25, '250 ms'), (2.54, '2.5 s'), (12.4, '12 s'), (89, '89 s'),
+    (90, '2 min'), (3600, '60 min'), (5399, '1 h 30 min'), (7500, '2 h 05 min'),
     (200000, '2.3 days')])
 def test_a_time_in_words(seconds, words):
     assert duration(seconds) == words
@@ -151,4 +151,5 @@ def test_a_time_in_words(seconds, words):
 def test_a_real_training_says_a_time(small_run, tmp_path):
     small_run().train()
     line, = said(tmp_path / 'run', 'This training will take')
-    assert re.search(r'about [\d.]+ s: 3 more steps of [\d.]+ s \(2 were', line)
+    assert re.search(
+        r'about [\d.]+ m?s: 3 more steps of [\d.]+ m?s \(2 were', line)

@@ -66,6 +66,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
                 args.batch_size, args.workers,
                 lambda done, total, bar=bar, task=task: bar.update(
                     task, completed=done, total=total))
+            bar.update(task, completed=bar.tasks[0].total)  # also of nothing
     if rank == 0:
         print('Train from them: ' + next_command(
             'train', args.config, given=args.given_options,

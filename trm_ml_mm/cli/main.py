@@ -4,6 +4,8 @@ import sys
 
 from trm_ml_mm.utils.package import package_folder
 
+from . import next_command
+
 # Name, script in tools/, what it does.
 COMMANDS = (
     ('train', 'train', 'train a config'),
@@ -40,6 +42,8 @@ def main() -> None:
     if name not in scripts:
         sys.exit(f'trm-ml has no command "{name}": it has '
                  f'{", ".join(scripts)}.')
+    next_command.COMMAND_NAMES.update(
+        {script: command for command, script, _ in COMMANDS})
     path = package_folder() / 'tools' / f'{scripts[name]}.py'
     sys.argv = [f'trm-ml {name}', *sys.argv[2:]]
     runpy.run_path(str(path), run_name='__main__')

@@ -1,10 +1,9 @@
 """The command that a tool proposes next: one that can be pasted as it is."""
-import os
 import shlex
-import sys
 from typing import Mapping, Optional, Sequence
 
-from .main import COMMANDS
+# Script in tools/ -> name of the command of ``trm-ml``, if that was started.
+COMMAND_NAMES: dict = {}
 
 
 def next_command(tool: str, *arguments: str,
@@ -14,16 +13,15 @@ def next_command(tool: str, *arguments: str,
 
     Args:
         tool: Name of the script in ``tools/``. If this program was started as
-            ``trm-ml``, the line has its name there.
+            ``trm-ml``, the line says so too.
         arguments: What stands before the options of the config.
         given: Options of the config that the user gave, as they were given:
             'epochs=20'.
         options: Further ones; they win over those that were given.
     """
     start = ['python', f'tools/{tool}.py']
-    if os.path.basename(sys.argv[0]).startswith('trm-ml'):
-        start = ['trm-ml', next(name for name, script, _ in COMMANDS
-                                if script == tool)]
+    if tool in COMMAND_NAMES:
+        start = ['trm-ml', COMMAND_NAMES[tool]]
     last = dict(entry.split('=', 1) for entry in given) | dict(options or {})
     added = [f'{name}={value}' for name, value in last.items()]
     return shlex.join([*start, *arguments,

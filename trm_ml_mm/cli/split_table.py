@@ -11,7 +11,8 @@ from trm_ml_mm.utils.configs import SPLITS
 from .arguments import command, parse
 from .next_command import next_command
 
-CONFIG, DATA_ROOT = 'trm_ml_csv', 'data/own'
+CONFIG, SMALL_CONFIG = 'trm_ml_csv', 'trm_ml_csv_small'
+DATA_ROOT = 'data/own'  # of both
 FORMAT = 1  # of split.json
 SHOWN = 10  # groups of duplicates, unreadable images
 LARGE_GROUP = .2  # of all images: no longer a few copies of a picture
@@ -375,6 +376,7 @@ def print_report(args: argparse.Namespace, names: Sequence[str],
 def print_next(files: Dict[str, Path], folder: Path, image_column: str,
                ignored: Sequence[str]) -> None:
     """Where everything is, and the commands that go on from here."""
+    import torch
     out = files['record'].parent
     options = {}
     if out != Path(DATA_ROOT):
@@ -395,5 +397,6 @@ def print_next(files: Dict[str, Path], folder: Path, image_column: str,
         print('There is no test set: the validation set is the test set too, '
               'so the best epoch is picked on it, and its figures are '
               'optimistic.')
-    print(f'Look:  {next_command("inspect_data", CONFIG, options=options)}')
-    print(f'Train: {next_command("train", CONFIG, options=options)}')
+    config = CONFIG if torch.cuda.is_available() else SMALL_CONFIG
+    print(f'Look:  {next_command("inspect_data", config, options=options)}')
+    print(f'Train: {next_command("train", config, options=options)}')

@@ -140,7 +140,7 @@ def split_at_random(sets: np.ndarray, positive: np.ndarray,
     positive of a class go, in random order, to the split that still lacks most
     of this class, as long as it has room (the first-order rule of Sechidis et
     al., "On the stratification of multi-label data", 2011). Every split wants
-    at least one positive of a class that has one for each.
+    at least one positive of a class, if the largest one keeps three.
 
     Args:
         sets: ``(N,)``; images with the same number stay together.
@@ -164,7 +164,7 @@ def split_at_random(sets: np.ndarray, positive: np.ndarray,
     counts = np.add.reduceat(positive[order], starts, dtype=np.int32)  # G C
     totals = counts.sum(0)
     wanted = ratios > 0
-    lacking = np.maximum(ratios[:, None] * totals, totals >= wanted.sum())
+    lacking = np.maximum(ratios[:, None] * totals, totals >= wanted.sum() + 2)
     lacking[~wanted] = -np.inf
     lacking[ratios.argmax()] -= lacking[wanted].sum(0) - totals
     room = np.where(wanted, ratios * len(sets), -np.inf)

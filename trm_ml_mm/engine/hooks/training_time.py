@@ -42,7 +42,8 @@ class Work(NamedTuple):
 def duration(seconds: float) -> str:
     """In words, as exact as an estimate is."""
     if seconds < 90:
-        return f'{seconds:.0f} s' if seconds >= 10 else f'{seconds:.1f} s'
+        return f'{seconds:.0f} s' if seconds >= 10 else (
+            f'{seconds:.1f} s' if seconds >= 1 else f'{1000 * seconds:.0f} ms')
     minutes = round(seconds / 60)
     if minutes < 90:
         return f'{minutes} min'
