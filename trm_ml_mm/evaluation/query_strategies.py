@@ -3,7 +3,7 @@ from typing import Callable, Dict
 
 import numpy as np
 
-from trm_ml_mm.labels import PRESENT, UNKNOWN
+from trm_ml_mm.labels import UNKNOWN, summarize_labels
 
 
 def uncertainty(labels: np.ndarray, probabilities: np.ndarray,
@@ -15,8 +15,8 @@ def uncertainty(labels: np.ndarray, probabilities: np.ndarray,
 def gain(labels: np.ndarray, probabilities: np.ndarray,
          seed: int = 0) -> np.ndarray:
     """Uncertainty, more for classes with few known positives."""
-    positives = (labels == PRESENT).sum(0) + 1
-    return uncertainty(labels, probabilities) / positives
+    positives = summarize_labels(labels).positive
+    return uncertainty(labels, probabilities) / (positives + 1)
 
 
 def at_random(labels: np.ndarray, probabilities: np.ndarray,
