@@ -366,6 +366,11 @@ def import_answers(args: argparse.Namespace) -> None:
     """Write the answers of people into a copy of the table."""
     from trm_ml_mm.annotation import FORMATS, apply_answers
     from trm_ml_mm.labels import read_table, write_table
+    kind = Path(args.answers).suffix.lower()
+    tool = {'.json': TOOLS[0], '.xml': TOOLS[1], '.zip': TOOLS[1]}.get(kind)
+    if tool is None:
+        raise ValueError(f'--import {args.answers}: give an export of Label '
+                         'Studio (.json), or of CVAT (.xml, .zip).')
     if is_config(args.table):
         from trm_ml_mm.apis.tables import from_config
         table = from_config(args.table, None, args.cfg_options).table
@@ -374,11 +379,6 @@ def import_answers(args: argparse.Namespace) -> None:
         if classes and len(classes) == 1 and Path(classes[0]).is_file():
             classes = classes[0]
         table = read_table(args.table, classes, columns_of(args))
-    kind = Path(args.answers).suffix.lower()
-    tool = {'.json': TOOLS[0], '.xml': TOOLS[1], '.zip': TOOLS[1]}.get(kind)
-    if tool is None:
-        raise ValueError(f'--import {args.answers}: give an export of Label '
-                         'Studio (.json), or of CVAT (.xml, .zip).')
     answers = FORMATS[tool].read_answers(args.answers, table)
     done = apply_answers(table, answers, args.overwrite)
     write_table(args.out, done.table)
