@@ -259,7 +259,8 @@ UNSEEN = ['--unseen', '--ignore-columns', 'note']
      'model'),
     (['--out', 'o.csv', '--import', 'answers.txt'], {}, 'give an export of '
      'Label Studio'),
-    (['--out', 'o.csv', '--import', 'gone.json', '--ignore-columns', 'note'], {},
+    (['--out', 'o.csv', '--import', 'gone.json', '--ignore-columns',
+      'note'], {},
      'gone.json does not exist'),
 ])
 def test_bad_input_ends_in_a_sentence(own, run, options, where, sentence):
