@@ -18,11 +18,11 @@ def drawn(images, seed=0, known=.3):
     return logits, truth, np.where(hidden, UNKNOWN, truth)
 
 
-@pytest.mark.parametrize('confidence', [0, .9])
-def test_known_labels_stay_and_blanks_are_as_right_as_wanted(confidence):
+@pytest.mark.parametrize('guarantee', [None, .9])
+def test_known_labels_stay_and_blanks_are_as_right_as_wanted(guarantee):
     logits, truth, labels = drawn(4000)
     filled = fill_blanks(labels, logits, CLASSES, precision=(.9, .98),
-                         confidence=confidence)
+                         guarantee=guarantee)
     known = labels != UNKNOWN
     assert np.array_equal(filled.labels[known], labels[known])
     for value, wanted in ((PRESENT, .9), (ABSENT, .98)):
@@ -54,7 +54,7 @@ def test_the_known_label_is_not_in_its_own_probability():
     row, column = np.argwhere((labels == PRESENT) & (logits > 1))[0]
     wrong = labels.copy()
     wrong[row, column] = ABSENT
-    one, other = (fill_blanks(x, logits, CLASSES, confidence=0)
+    one, other = (fill_blanks(x, logits, CLASSES)
                   for x in (labels, wrong))
     assert one.probabilities[row, column] == pytest.approx(
         other.probabilities[row, column], abs=1e-9)
@@ -63,8 +63,9 @@ def test_the_known_label_is_not_in_its_own_probability():
 def test_validation_images_count_too():
     logits, truth, labels = drawn(300, known=.05)
     more, all_known, _ = drawn(3000, seed=1)
-    alone, together = (fill_blanks(labels, logits, CLASSES, evidence)
-                       for evidence in (None, Evidence(more, all_known)))
+    alone, together = (
+        fill_blanks(labels, logits, CLASSES, evidence, guarantee=.9)
+        for evidence in (None, Evidence(more, all_known)))
     assert (together.labels == UNKNOWN).sum() < (
         alone.labels == UNKNOWN).sum()
     assert alone.own_labels and together.own_labels
@@ -98,7 +99,7 @@ def test_nothing_unknown_is_nothing_to_fill_in():
     assert np.array_equal(filled.labels, truth)
     assert report(truth, filled, CLASSES)[-1].present == 0
     assert np.array_equal(
-        fill_blanks(truth, logits, CLASSES, confidence=0).labels, truth)
+        fill_blanks(truth, logits, CLASSES).labels, truth)
 
 
 def test_no_known_positive_is_an_error():

@@ -198,8 +198,20 @@ def test_rare_classes_are_in_every_split():
     assert np.mean(stratified) < .5 * np.mean(plain)
 
 
+def test_few_large_groups_fill_every_split():
+    """Six groups that all have every class; the smallest go to the small
+    splits."""
+    sets = np.repeat(np.arange(6), [17, 16, 20, 12, 18, 19])
+    for seed in range(5):
+        parts = split_at_random(sets, np.ones((102, 20), bool), [.8, .1, .1],
+                                seed, kept=np.full(102, -1))
+        counts = np.bincount(parts)
+        assert counts[0] >= 60 and counts.min() >= 12
+        assert all(len(set(parts[sets == one])) == 1 for one in range(6))
+
+
 def test_too_few_groups_are_refused():
-    with pytest.raises(ValueError, match='left for val: there are 2 groups '
+    with pytest.raises(ValueError, match='left for [a-z]+: there are 2 groups '
                        'for 10 images'):
         split_at_random(np.arange(10) % 2, np.ones((10, 1), bool),
                         [.8, .1, .1])
@@ -373,6 +385,15 @@ def test_new_images_are_dealt_out_and_the_others_stay(photos, capsys):
         row for row in moved if row[0] == '00.png'])
     with pytest.raises(ValueError, match='are on several sides'):
         split(photos, '--val', .2, '--test', .2, '--keep')
+
+
+def test_a_column_that_is_always_1_is_pointed_out(photos, capsys):
+    write(photos / 'x.csv', [['image', 'dog', 'checked'], *(
+        [f'{i:02}.png', i % 2, 1] for i in range(40))])
+    main([str(photos / 'x.csv'), '--images', str(photos / 'photos'), '--out',
+          str(photos / 'own'), '--keep-duplicates'])
+    assert ('Warning: checked: the same value in every row. If it is no '
+            'class: --ignore-columns.') in capsys.readouterr().out
 
 
 def test_nothing_is_overwritten(photos):

@@ -26,7 +26,7 @@ IMAGES = 40
 NOTED = TableColumns(ignored=('note', ))
 QUICK = ['--folds', '2', '--cfg-options', 'epochs=1',
          'train_dataloader.batch_size=8']
-SURE = ['--confidence', '0', '--precision', '0.7', '0.9']
+SURE = ['--precision', '0.7', '0.9']
 
 
 @pytest.fixture(scope='module')
@@ -201,7 +201,7 @@ def test_positives_alone_are_no_random_sample_and_it_is_said(own, run):
 
 def test_what_cannot_be_shown_is_not_filled_in(own, run):
     said = run('--out', 'few.csv', '--unseen', '--ignore-columns', 'note',
-               '--precision', .999)
+               '--precision', .999, '--guarantee', .9)
     assert 'No label is filled in as present: known labels are too few' in said
 
 
@@ -236,7 +236,7 @@ UNSEEN = ['--unseen', '--ignore-columns', 'note']
     (['--out', 'o.csv', '--precision', '.9', '.9', '.9'], {}, 'takes one '
      'number, or two'),
     (['--out', 'o.csv', '--precision', '95'], {}, 'must lie between 0 and 1'),
-    (['--out', 'o.csv', '--confidence', '1'], {}, 'must lie between 0 and 1'),
+    (['--out', 'o.csv', '--guarantee', '1'], {}, 'must lie between 0 and 1'),
     (['--out', 'o.csv', '--ask', '0'], {}, '--ask must be a positive'),
     (['--out', 'o.csv', '--export', 'cvat', 't.xml'], {}, 'give --ask N'),
     (['--out', 'o.csv', '--ask', '3', '--export', 'paper', 't.xml'], {},
@@ -259,8 +259,7 @@ UNSEEN = ['--unseen', '--ignore-columns', 'note']
      'model'),
     (['--out', 'o.csv', '--import', 'answers.txt'], {}, 'give an export of '
      'Label Studio'),
-    (['--out', 'o.csv', '--import', 'gone.json', '--ignore-columns',
-      'note'], {},
+    (['--out', 'o.csv', '--import', 'gone.json', *UNSEEN], {},
      'gone.json does not exist'),
 ])
 def test_bad_input_ends_in_a_sentence(own, run, options, where, sentence):

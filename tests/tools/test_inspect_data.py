@@ -105,7 +105,8 @@ def test_every_table_is_judged_at_once(own, capsys):
     assert 'test.csv does not exist' in errors[2]
     assert said(out, 'Warning') == [
         f'train: {own}/train.csv has columns with the same value in every '
-        'row: "checked". If they are no classes: ignore_columns=checked']
+        'row: "checked". If they are no classes: '
+        'ignore_columns=id,remark,place,checked']
     assert 'Nothing to mend' not in out
     # The advice works.
     out = inspect(own, capsys, 'ignore_columns=id,remark,place,checked',

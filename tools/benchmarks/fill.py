@@ -11,6 +11,8 @@ Images are written as files, and labels as tables, as a user has them.
 """
 import argparse
 import copy
+import hashlib
+import itertools
 import json
 import statistics
 from pathlib import Path
@@ -21,7 +23,13 @@ import torch
 from rich.console import Console
 
 from trm_ml_mm.annotation import FORMATS, apply_answers, safe_name
-from trm_ml_mm.apis import Evidence, Filled, cross_fit, fill_blanks
+from trm_ml_mm.apis import (
+    Evidence,
+    Filled,
+    UnseenLogits,
+    cross_fit,
+    fill_blanks,
+)
 from trm_ml_mm.apis.cross_fit import fill_views, fit, view_logits
 from trm_ml_mm.cli.fill_labels import STRATEGIES
 from trm_ml_mm.datasets import Scenes, label_matrix
@@ -43,7 +51,8 @@ from trm_ml_mm.labels import (
     read_table,
     write_table,
 )
-from trm_ml_mm.utils.io import write_text
+from trm_ml_mm.utils.arrays import read_arrays
+from trm_ml_mm.utils.io import atomic_write, write_text
 from trm_ml_mm.visualization import Curve, draw_curves
 
 CONFIG = str(Path(__file__).parents[2] / 'configs/trm_ml_scenes.py')
@@ -128,17 +137,26 @@ class World:
         """As tools/fill_labels.py --tta 1 1.25 with the validation set."""
         return self.fill_from(labels, self.judged(labels, seed), precision)
 
-    def judged(self, labels: np.ndarray, seed: int = 0):
+    def judged(self, labels: np.ndarray, seed: int = 0) -> UnseenLogits:
+        """By models that have not seen the image; kept in a file."""
+        key = hashlib.sha256(labels.tobytes()).hexdigest()[:16]
+        path = self.folder / f'judged_{key}_{seed}.npz'
+        if path.is_file():
+            return UnseenLogits(**read_arrays(path))
         write_table(self.folder / 'judged.csv', self.table(labels))
-        return cross_fit(self.config('judged.csv'), self.folder / 'features',
-                         seed=seed, scales=SCALES)
+        found = cross_fit(self.config('judged.csv'), self.folder / 'features',
+                          seed=seed, scales=SCALES)
+        with atomic_write(path) as fresh, open(fresh, 'wb') as file:
+            np.savez_compressed(file, **found._asdict())
+        return found
 
-    def fill_from(self, labels: np.ndarray, judged,
-                  precision: Tuple[float, float],
-                  validated: bool = True) -> Filled:
+    def fill_from(self, labels: np.ndarray, judged: UnseenLogits,
+                  precision: Tuple[float, float], validated: bool = True,
+                  guarantee: Optional[float] = None) -> Filled:
         validation = Evidence(judged.validation, self.truth['val'])
         return fill_blanks(labels, judged.train, self.classes,
-                           validation if validated else None, precision)
+                           validation if validated else None, precision,
+                           guarantee)
 
     def test_after(self, labels: np.ndarray, seed: int = 0) -> float:
         """mAP on the test set after training on these labels, in percent."""
@@ -159,31 +177,32 @@ def name_of(index: int) -> str:
 def measure_filling(worlds: Sequence[World], known: Sequence[float],
                     seed: int) -> List[List[str]]:
     """Precision against the hidden truth, and coverage."""
-    lines = [['scene set', 'known', 'thresholds from', 'wanted: present',
-              'is', 'wanted: absent', 'is', 'filled in', 'positives found']]
-    for world in worlds:
-        for proportion in known:
-            labels = world.known(proportion, seed)
-            hidden = labels == UNKNOWN
-            truth = world.truth['train']
-            judged = world.judged(labels, seed)
-            for validated in (True, False):
-                for wanted in WANTED:
-                    filled = world.fill_from(labels, judged, wanted, validated)
-                    right = [100 * (truth[hidden & (filled.labels == value)]
-                                    == value).mean()
-                             for value in (PRESENT, ABSENT)]
-                    found = hidden & (filled.labels == PRESENT) & (
-                        truth == PRESENT)
-                    lines.append([
-                        str(world.scene_set), f'{proportion:.0%}',
-                        'table, validation' if validated else 'table',
-                        f'{100 * wanted[0]:g}', f'{right[0]:.2f}',
-                        f'{100 * wanted[1]:g}', f'{right[1]:.2f}',
-                        f'{(filled.labels[hidden] != UNKNOWN).mean():.2%}',
-                        f'{found.sum() / (truth[hidden] == PRESENT).sum():.1%}'
-                    ])
-                    print(' | '.join(lines[-1]), flush=True)
+    lines = [['scene set', 'known', 'thresholds from', 'guarantee',
+              'wanted: present', 'is', 'wanted: absent', 'is', 'filled in',
+              'positives found']]
+    for world, proportion in itertools.product(worlds, known):
+        labels, truth = world.known(proportion, seed), world.truth['train']
+        hidden = labels == UNKNOWN
+        judged = world.judged(labels, seed)
+        for validated, guarantee, wanted in itertools.product(
+                (True, False), (None, .9), WANTED):
+            filled = world.fill_from(labels, judged, wanted, validated,
+                                     guarantee).labels
+            right = []
+            for value in (PRESENT, ABSENT):
+                new = hidden & (filled == value)
+                right.append(f'{100 * (truth[new] == value).mean():.2f}'
+                             if new.any() else '-')
+            found = hidden & (filled == PRESENT) & (truth == PRESENT)
+            lines.append([
+                str(world.scene_set), f'{proportion:.0%}',
+                'table, validation' if validated else 'table',
+                '-' if guarantee is None else f'{guarantee:.0%}',
+                f'{100 * wanted[0]:g}', right[0],
+                f'{100 * wanted[1]:g}', right[1],
+                f'{(filled[hidden] != UNKNOWN).mean():.2%}',
+                f'{found.sum() / (truth[hidden] == PRESENT).sum():.1%}'])
+            print(' | '.join(lines[-1]), flush=True)
     return lines
 
 

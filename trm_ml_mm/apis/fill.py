@@ -12,7 +12,6 @@ from trm_ml_mm.evaluation import (
 from trm_ml_mm.labels import ABSENT, PRESENT, UNKNOWN
 
 PRECISION = .95
-CONFIDENCE = .9  # of the guarantee
 
 
 class Evidence(NamedTuple):
@@ -43,7 +42,7 @@ def fill_blanks(labels: np.ndarray,
                 classes: Sequence[str],
                 validation: Optional[Evidence] = None,
                 precision: Tuple[float, float] = (PRECISION, PRECISION),
-                confidence: float = CONFIDENCE) -> Filled:
+                guarantee: Optional[float] = None) -> Filled:
     """Fill in unknown labels, so that a wanted ratio of them is right.
 
     An unknown label becomes present from one threshold on, and absent up to
@@ -62,9 +61,10 @@ def fill_blanks(labels: np.ndarray,
         classes: C names.
         validation: Further images, as new to the models as these.
         precision: Wanted of "present" and of "absent", in (0, 1).
-        confidence: Of the guarantee (see
-            :func:`~trm_ml_mm.evaluation.precision_thresholds`), in (0, 1).
-            0: no guarantee; the estimated precision is the wanted one.
+        guarantee: Reach the wanted precision with this confidence, in (0, 1),
+            by :func:`~trm_ml_mm.evaluation.precision_thresholds`. None: the
+            estimated precision, which is the mean probability of the labels
+            that are filled in, is the wanted one.
 
     Raises:
         ValueError: If a ratio is out of its range, no image can be read, or
@@ -86,8 +86,8 @@ def fill_blanks(labels: np.ndarray,
     fitted = fit_probabilities(*evidence)
     chances = fitted.map.probabilities(own.logits)
     blank = own.labels == UNKNOWN
-    if confidence:
-        cuts = [precision_thresholds(*evidence, wanted, confidence, value,
+    if guarantee is not None:
+        cuts = [precision_thresholds(*evidence, wanted, guarantee, value,
                                      fitted).values
                 for value, wanted in zip((PRESENT, ABSENT), precision)]
     else:

@@ -52,8 +52,9 @@ def add_filling(parser: argparse.ArgumentParser) -> None:
         metavar='RATIO', help='ratio of filled labels that shall be right; '
         'two numbers: of "present" and of "absent" (default: 0.95)')
     group.add_argument(
-        '--confidence', type=float, default=.9,
-        help='of reaching that precision (default: 0.9)')
+        '--guarantee', type=float, metavar='CONFIDENCE', help='reach that '
+        'precision with this confidence, such as 0.9; fills in less (default: '
+        'the estimated precision is the wanted one)')
     group.add_argument(
         '--calibrate-on', metavar='TABLE', help='CSV file of further labelled '
         'images in the same folder, such as a validation set; they sharpen '
@@ -157,8 +158,8 @@ def check(args: argparse.Namespace) -> None:
                          f'and of "absent"; got {len(args.precision)}.')
     for ratio in args.precision:
         check_inside(**{'--precision': ratio})
-    if args.confidence:
-        check_inside(**{'--confidence': args.confidence})
+    if args.guarantee is not None:
+        check_inside(**{'--guarantee': args.guarantee})
     for name in ('ask', 'suspicious'):
         if getattr(args, name) is not None:
             check_positive(**{f'--{name}': getattr(args, name)})
@@ -193,7 +194,7 @@ def fill(args: argparse.Namespace) -> None:
     logits, validation = judge(args, loaded, source, console)
     filled = fill_blanks(
         table.labels, logits, table.classes, validation,
-        (args.precision[0], args.precision[-1]), args.confidence)
+        (args.precision[0], args.precision[-1]), args.guarantee)
     print_report(console, args, source, filled)
     files = [args.out, beside(args.out, 'probabilities')]
     write_table(files[0], replace(table, labels=filled.labels))
@@ -295,9 +296,9 @@ def print_report(console, args: argparse.Namespace, source, filled) -> None:
         f' {share(filled.present)} that would be filled in as present are so,'
         f' and {share(filled.absent)} as absent.')
     wanted = dict(present=args.precision[0], absent=args.precision[-1])
-    if args.confidence:
+    if args.guarantee is not None:
         say('With a confidence of '
-            f'{100 * args.confidence:g}%, at least ' + ' and '.join(
+            f'{100 * args.guarantee:g}%, at least ' + ' and '.join(
                 f'{100 * ratio:g}% of those filled in as {value}'
                 for value, ratio in wanted.items()) + ' are right.')
     for problem in filled.problems:
@@ -314,8 +315,8 @@ def print_report(console, args: argparse.Namespace, source, filled) -> None:
             say(f'No label is filled in as {value}: known labels are too few, '
                 f'or the model too weak, to show a precision of '
                 f'{100 * wanted[value]:g}%. Give more labels with '
-                '--calibrate-on, or a lower --precision or --confidence (0: '
-                'no guarantee).')
+                '--calibrate-on, or a lower --precision' + (
+                    '.' if args.guarantee is None else ', or no --guarantee.'))
     unread = [image for image, row in zip(
         table.images, np.isnan(filled.probabilities)) if row.all()]
     for image in unread[:SHOWN]:

@@ -121,7 +121,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         kept=sum(name in earlier for name in used),
         left_out={names[i]: why for i, why in duplicates.unreadable.items()},
         groups=[[names[i] for i in group] for group in sets.groups()]))
-    print_report(args, names, classes, duplicates,
+    print_report(args, table, classes, duplicates,
                  {split: labels[part] for split, part in chosen.items()})
     if args.keep:
         print(f'{sum(name in earlier for name in used)} images stayed where '
@@ -321,16 +321,16 @@ def sha256_of(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def print_report(args: argparse.Namespace, names: Sequence[str],
-                 classes: Sequence[str], duplicates: Duplicates,
-                 labels: dict) -> None:
+def print_report(args: argparse.Namespace, source, classes: Sequence[str],
+                 duplicates: Duplicates, labels: dict) -> None:
     """Sizes, classes and duplicates."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
+    from trm_ml_mm.datasets.inspection import constant_columns, some
     from trm_ml_mm.labels import summarize_labels
-    console = Console()
+    console, names = Console(), source.images
     counts = {split: summarize_labels(part) for split, part in labels.items()}
     table = Table('class', *(f'{split} {sign}' for split in counts
                              for sign in ('+', '-')),
@@ -365,6 +365,10 @@ def print_report(args: argparse.Namespace, names: Sequence[str],
         lines += [f'Warning: one group has {largest} images. Do they look '
                   'alike without being copies (scans, drawings)? Then lower '
                   '--near-bits.']
+    constant = constant_columns(source)
+    if constant:
+        lines += [f'Warning: {some(constant)}: the same value in every row. '
+                  'If it is no class: --ignore-columns.']
     if duplicates.unreadable:
         lines += [f'Left out, {len(duplicates.unreadable)} images:',
                   shown([f'{names[i]} {why}' for i, why in

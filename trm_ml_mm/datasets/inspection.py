@@ -103,15 +103,19 @@ def class_columns(table: RawTable) -> List[str]:
         name for name in table.header if name not in others]
 
 
+def constant_columns(table: RawTable) -> List[str]:
+    """Columns with the same value in every row, and no blank."""
+    if len(table.rows) < 2:
+        return []
+    cells = {name: set(table.column(name)) for name in class_columns(table)}
+    return [name for name, values in cells.items()
+            if len(values) == 1 and '' not in values]
+
+
 def judge_columns(table: RawTable) -> List[Finding]:
     """Find columns that are probably no classes."""
     stray, found = stray_columns(table), []
-    constant = []
-    for name in class_columns(table):
-        cells = table.column(name)
-        if len(cells) > 1 and len(set(cells)) == 1 and cells[0] and (
-                name not in stray):
-            constant.append(name)
+    constant = [name for name in constant_columns(table) if name not in stray]
     ignored = table.columns.ignored
     if stray:
         words = [f'"{name}" ({what})' for name, what in stray.items()]
@@ -124,7 +128,7 @@ def judge_columns(table: RawTable) -> List[Finding]:
         found.append(Finding(
             WARNING, f'{table.path} has columns with the same value in every '
             f'row: {some(words)}. If they are no classes: '
-            f'ignore_columns={",".join([*ignored, *constant])}'))
+            f'ignore_columns={",".join([*ignored, *stray, *constant])}'))
     return found
 
 

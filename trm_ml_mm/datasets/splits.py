@@ -185,10 +185,27 @@ def split_at_random(sets: np.ndarray, positive: np.ndarray,
             part = parts[g] = np.lexsort((room, lack))[-1]
             lacking[part] -= counts[g]
             room[part] -= sizes[g]
+    _fill_empty(parts, sizes, ratios * len(sets),
+                kept is not None and bool((kept >= 0).any()))
+    return parts[group]
+
+
+def _fill_empty(parts: np.ndarray, sizes: np.ndarray, wanted: np.ndarray,
+                has_kept: bool) -> None:
+    """Give a split without any set the one that fits best, of the split with
+    most sets; with few large sets, the rule of the classes may leave none.
+
+    Raises:
+        ValueError: If there are too few sets.
+    """
     for part in np.flatnonzero(wanted):
-        if part not in parts:
+        if part in parts:
+            continue
+        richest = np.bincount(parts, minlength=len(wanted)).argmax()
+        found = np.flatnonzero(parts == richest)
+        if len(found) < 2 or has_kept:
             raise ValueError(
                 f'No image is left for {SPLITS[part]}: there are {len(sizes)} '
-                f'groups for {len(sets)} images, and a group stays together. '
-                'Ask for a larger part, or for smaller groups.')
-    return parts[group]
+                f'groups for {sizes.sum()} images, and a group stays '
+                'together. Ask for a larger part, or for smaller groups.')
+        parts[found[np.abs(sizes[found] - wanted[part]).argmin()]] = part
