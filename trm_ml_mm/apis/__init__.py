@@ -5,10 +5,17 @@ from .calibrate import (
     logits_of_table,
     store_calibration,
 )
+from .cross_fit import UnseenLogits, checkpoint_logits, cross_fit
+from .fill import ClassReport, Evidence, Filled, fill_blanks, report
 from .hub import get_config, get_model, list_models
 from .inferencer import MultiLabelInferencer
 from .model import LoadedModel, load_model
+from .tables import TrainingTable, from_config, from_table
 
-__all__ = ['LabelledLogits', 'LoadedModel', 'MultiLabelInferencer',
-           'get_config', 'get_model', 'list_models', 'load_model',
-           'logits_of_config', 'logits_of_table', 'store_calibration']
+__all__ = [
+    'ClassReport', 'Evidence', 'Filled', 'LabelledLogits', 'LoadedModel',
+    'MultiLabelInferencer', 'TrainingTable', 'UnseenLogits',
+    'checkpoint_logits', 'cross_fit', 'fill_blanks', 'from_config',
+    'from_table', 'get_config', 'get_model', 'list_models', 'load_model',
+    'logits_of_config', 'logits_of_table', 'report', 'store_calibration'
+]

@@ -106,16 +106,17 @@ def test_set(config: str, options: Optional[dict], classes):
 def print_report(console, report) -> None:
     """Print how far the file is from the model, and how fast it is."""
     from rich.table import Table
-    table = Table('output', 'largest difference',
-                  title=f'Checked on {report.images} images, at batch 1 and 7')
+    console.print(f'Compared with PyTorch on {report.images} images, in '
+                  'batches of 1 and 7:')
+    table = Table('output', 'largest difference')
     for name, value in report.differences.items():
         table.add_row(name, f'{value:.1e}')
     if isfinite(report.resizing):
         table.add_row('scores, by resizing inside', f'{report.resizing:.1e}')
     console.print(table)
     if report.speed:
-        table = Table('batch', 'PyTorch', 'file',
-                      title='Milliseconds for an image')
+        console.print('Milliseconds for an image:')
+        table = Table('batch', 'PyTorch', 'file')
         for row in report.speed:
             table.add_row(str(row.batch), f'{row.pytorch:.1f}',
                           f'{row.file:.1f}')

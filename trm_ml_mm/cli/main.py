@@ -12,6 +12,7 @@ COMMANDS = (
     ('test', 'test', 'test a checkpoint'),
     ('predict', 'predict', 'label images with a checkpoint'),
     ('calibrate', 'calibrate', 'choose thresholds, fit probabilities'),
+    ('fill', 'fill_labels', 'fill in the blanks of a table of labels'),
     ('publish', 'publish_model', 'write a file to hand over'),
     ('export', 'export', 'write an ONNX or PyTorch file'),
     ('split', 'split_table', 'split one table into train, val and test'),

@@ -49,20 +49,37 @@ def views_of(pipeline: List[dict], scales: Sequence[float]) -> List[dict]:
     A ``Resize`` of the pipeline takes each scale of its size; in a pipeline
     without one, the image is resized before it is packed.
     """
+    before, sizes, after, pack = _around_resize(pipeline, scales)
+    return [*before, dict(type='TestTimeAug', transforms=[
+        sizes, *([step] for step in after), list(_FLIPS), [pack]])]
+
+
+def view_pipelines(pipeline: List[dict], scales: Sequence[float]
+                   ) -> List[List[dict]]:
+    """A pipeline for each of the views that :func:`views_of` makes together:
+    at each scale, the image as it is and mirrored."""
+    before, sizes, after, pack = _around_resize(pipeline, scales)
+    return [[*before, size, *after, *([flip] if flip['prob'] else ()), pack]
+            for size in sizes for flip in _FLIPS]
+
+
+_FLIPS = tuple(dict(type='RandomFlip', prob=prob, direction='horizontal')
+               for prob in (0., 1.))
+
+
+def _around_resize(pipeline: List[dict], scales: Sequence[float]):
+    """The steps before resizing, resizing at each scale, the steps after it,
+    and packing."""
     *steps, pack = map(dict, deepcopy(list(pipeline)))
     at = next((i for i, step in enumerate(steps)
                if step['type'].split('.')[-1] == 'Resize'
                and step.get('scale')), len(steps))
-    after = steps[at + 1:]
     if at < len(steps):
         sizes = [dict(steps[at], scale=scaled(steps[at]['scale'], scale))
                  for scale in scales]
     else:
         sizes = [dict(type='Resize', scale_factor=scale) for scale in scales]
-    flips = [dict(type='RandomFlip', prob=prob, direction='horizontal')
-             for prob in (0., 1.)]
-    return [*steps[:at], dict(type='TestTimeAug', transforms=[
-        sizes, *([step] for step in after), flips, [pack]])]
+    return steps[:at], sizes, steps[at + 1:], pack
 
 
 def scaled(size, factor: float):

@@ -11,6 +11,7 @@ from .functional import (
     predict,
 )
 from .known_labels import sampling_problems
+from .label_errors import confident_errors, suspicious_labels
 from .metrics import MultiLabelAP, MultiLabelF1, PerClass
 from .probabilities import (
     ProbabilityFit,
@@ -18,6 +19,7 @@ from .probabilities import (
     calibration_error,
     fit_probabilities,
 )
+from .query_strategies import STRATEGIES, rank_questions
 from .run_record import ResultRow, RunRecord, read_record, write_record
 from .thresholds import (
     Thresholds,
@@ -29,9 +31,10 @@ from .thresholds import (
 __all__ = [
     'CalibratedMetrics', 'Calibration', 'MultiLabelAP', 'MultiLabelF1',
     'PerClass', 'ProbabilityFit', 'ProbabilityMap', 'ResultRow',
-    'RunRecord', 'Thresholds', 'average_precision', 'best_f1_thresholds',
-    'calibrate_logits', 'calibration_error', 'fit_probabilities',
-    'held_out_predictions', 'mean_over_classes', 'precision_recall',
-    'precision_thresholds', 'predict', 'read_record', 'recall_thresholds',
-    'sampling_problems', 'write_record'
+    'RunRecord', 'STRATEGIES', 'Thresholds', 'average_precision',
+    'best_f1_thresholds', 'calibrate_logits', 'calibration_error',
+    'confident_errors', 'fit_probabilities', 'held_out_predictions',
+    'mean_over_classes', 'precision_recall', 'precision_thresholds',
+    'predict', 'rank_questions', 'read_record', 'recall_thresholds',
+    'sampling_problems', 'suspicious_labels', 'write_record'
 ]

@@ -121,8 +121,9 @@ def _without_text_tower(model: nn.Module) -> Optional[nn.Module]:
     if backbone.text is not None:
         backbone.text = BakedText.of(backbone.text)
     visual = _own_visual_tower(backbone, backbone.text or backbone)
-    if hasattr(visual, 'attnpool') and not backbone.with_pooled:
-        visual.float().attnpool = dense_projection(visual.attnpool)
+    pool = getattr(visual, 'attnpool', None)
+    if hasattr(pool, 'v_proj') and not backbone.with_pooled:
+        visual.attnpool = dense_projection(pool.float())
     return visual
 
 

@@ -83,6 +83,12 @@ def export_model(loaded: LoadedModel,
         try:
             with torch.no_grad():
                 kind.write(module, module.example(2), fresh, facts, **options)
+        except RuntimeError as error:
+            raise ValueError(
+                f'PyTorch cannot write this model as {format} '
+                f'({type(error).__name__}: '
+                f'{str(error).strip().splitlines()[0]}): take another format, '
+                f'of {", ".join(FORMATS)}.') from error
         finally:
             torch.backends.mha.set_fastpath_enabled(fast_path)
         run, _ = kind.read(fresh)

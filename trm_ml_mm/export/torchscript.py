@@ -28,7 +28,9 @@ def read(path: Path) -> Tuple[Callable[[np.ndarray], List[np.ndarray]], dict]:
     with quiet():
         module = torch.jit.load(str(path), _extra_files=extra)
 
+    # Its optimiser would compile anew for every shape.
     @torch.no_grad()
+    @torch.jit.optimized_execution(False)
     def run(image: np.ndarray) -> List[np.ndarray]:
         return [value.numpy() for value in module(torch.from_numpy(image))]
 

@@ -1,9 +1,15 @@
 """The feature cache: run the frozen tower once, then train from its output."""
 from .fill import CacheFiller, build_tower, splits_to_cache
 from .storage import CacheMeta, FeatureCache
-from .use import LoadCachedFeatures, use_cache
+from .use import (
+    ImageFeatures,
+    LoadCachedFeatures,
+    cached_logits,
+    use_cache,
+)
 
 __all__ = [
-    'CacheFiller', 'CacheMeta', 'FeatureCache', 'LoadCachedFeatures',
-    'build_tower', 'splits_to_cache', 'use_cache'
+    'CacheFiller', 'CacheMeta', 'FeatureCache', 'ImageFeatures',
+    'LoadCachedFeatures', 'build_tower', 'cached_logits', 'splits_to_cache',
+    'use_cache'
 ]

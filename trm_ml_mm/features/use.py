@@ -1,11 +1,12 @@
 """Use a feature cache: train and test from features instead of images."""
 from pathlib import Path
-from typing import Sequence, Union
+from typing import Sequence, Tuple, Union
 
 import numpy as np
 import torch
 from mmcv.transforms import BaseTransform
 from mmengine.config import Config
+from torch import nn
 
 from trm_ml_mm.datasets.base import UnreadableImage
 from trm_ml_mm.registry import DATASETS, TRANSFORMS
@@ -20,7 +21,7 @@ from .fill import (
     resolve_dataset_config,
     tower_name,
 )
-from .storage import DONE, FeatureCache, image_name
+from .storage import DONE, FeatureCache, ImageFile, image_name
 
 
 def use_cache(cfg: Config,
@@ -117,3 +118,63 @@ class LoadCachedFeatures(BaseTransform):
         results['features'] = torch.from_numpy(
             np.array(self.cache.features[part][row, view]))
         return results
+
+
+class ImageFeatures:
+    """The features of the images of a data set, in its order.
+
+    Args:
+        cache: Has all of them.
+        files: The images.
+
+    Raises:
+        ValueError: If some are missing.
+    """
+
+    def __init__(self, cache: FeatureCache, files: Sequence[ImageFile]):
+        cache.check_complete(files)
+        self.cache = cache
+        self.entries = cache.find(files)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def view(self, rows: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+        """The first view of some images: features ``(len(rows), 1 + L, D)``
+        fp32, and whether each could be decoded."""
+        chosen = [self.entries[row] for row in rows]
+        features = [self.cache.features[part][row, 0]
+                    for part, row, *_ in chosen]
+        return (np.array(features, np.float32),
+                self.cache.states(chosen)[:, 0] == DONE)
+
+
+@torch.no_grad()
+def cached_logits(model: nn.Module, images: ImageFeatures, rows: np.ndarray,
+                  batch_size: int = 256) -> torch.Tensor:
+    """Logits of images from their cached features.
+
+    Args:
+        model: A classifier on a ``CLIPPromptBackbone`` whose tower the
+            features come from, in eval mode.
+        images: Their first view is taken.
+        rows: Which of them.
+        batch_size: Images that the model sees at once.
+
+    Returns:
+        ``(len(rows), C)`` fp32 on the CPU; NaN where an image could not be
+        decoded for the cache.
+    """
+    device = next(model.parameters()).device
+    backbone, found = model.backbone, []
+    grid, backbone.feature_grid = backbone.feature_grid, images.cache.meta.grid
+    try:
+        for start in range(0, len(rows), batch_size):
+            inputs, readable = images.view(rows[start:start + batch_size])
+            feats = model.extract_feat(torch.from_numpy(inputs).to(device))
+            logits = model.head(feats).float().cpu()
+            logits[torch.from_numpy(~readable)] = float('nan')
+            found.append(logits)
+    finally:
+        backbone.feature_grid = grid
+    return torch.cat(found)

@@ -32,6 +32,15 @@ def check_ratio(**options) -> None:
     _check_numbers(options, lambda v: 0 <= v <= 1, 'lie in [0, 1]')
 
 
+def check_inside(**options) -> None:
+    """Refuse ratios outside (0, 1).
+
+    Raises:
+        ValueError: Naming the first of them.
+    """
+    _check_numbers(options, lambda v: 0 < v < 1, 'lie between 0 and 1')
+
+
 def _check_numbers(options: dict, is_right: Callable, rule: str) -> None:
     for name, value in options.items():
         if isinstance(value, bool) or not isinstance(value, Real) or (

@@ -257,5 +257,27 @@ def save_random_weights(arch: str, path: str, seed: int = 0) -> None:
         # open_clip starts these at zero, which would cut layers off.
         if name.endswith('bn3.weight'):
             nn.init.constant_(value, 0.5)
+    _measure_batch_norm(model.visual)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     torch.save(model.state_dict(), path)
+
+
+@torch.no_grad()
+def _measure_batch_norm(visual: nn.Module, images: int = 8) -> None:
+    """Set the statistics of a tower's BatchNorm on images of random colours.
+
+    With those that it starts with, all images look alike to a deep ResNet of
+    random values. A head that tells them apart all the same would magnify
+    rounding errors ten thousand times.
+    """
+    layers = [module for module in visual.modules()
+              if isinstance(module, nn.BatchNorm2d)]
+    if not layers:
+        return
+    for layer in layers:
+        layer.momentum = 1.
+        layer.train()
+    colours = torch.randn(images, 3, 8, 8)
+    visual(nn.functional.interpolate(colours, visual.image_size,
+                                     mode='bicubic'))
+    visual.eval()
