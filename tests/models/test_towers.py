@@ -1,4 +1,6 @@
 """Real towers at full size with random values, against open_clip itself."""
+import logging
+
 import open_clip
 import pytest
 import torch
@@ -227,3 +229,14 @@ def test_an_archive_gives_the_tensors_that_jit_would(tmp_path):
     for name, value in net.state_dict().items():
         assert torch.equal(found[name], value)
         assert found[name].dtype == value.dtype
+
+
+def test_weights_from_a_file_raise_no_alarm(tiny_clip, tmp_path, caplog):
+    """open_clip warns of random values, which the file's replace next."""
+    path = str(tmp_path / 'tiny.pth')
+    save_random_weights(tiny_clip, path)
+    caplog.clear()
+    load_clip(tiny_clip, path)
+    assert 'No pretrained weights' not in caplog.text
+    logging.warning('Another warning passes: No weights')
+    assert 'Another warning passes' in caplog.text
