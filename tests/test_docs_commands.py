@@ -8,6 +8,7 @@ import pytest
 from tests_support import ROOT, build_small
 
 from trm_ml_mm.cli import main as trm_ml
+from trm_ml_mm.cli import next_command
 
 # What each page starts from: files of this test under the names that the page
 # takes for granted.
@@ -53,6 +54,7 @@ def call(arguments):
         assert not end.code, f'{arguments} ended with {end.code}'
     finally:
         sys.argv = before
+        next_command.COMMAND_NAMES.clear()  # of a process that is trm-ml
 
 
 @pytest.mark.parametrize('page', PAGES)
