@@ -8,6 +8,7 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.runner import IterBasedTrainLoop
+from torch.utils.data import DataLoader
 
 from trm_ml_mm.models import CLIPPromptBackbone
 from trm_ml_mm.registry import HOOKS
@@ -72,6 +73,9 @@ class TrainingTimeHook(Hook):
 
     def before_train(self, runner) -> None:
         self.ends: List[float] = []  # of the first steps
+        # A tool that draws learning rates runs through a stand-in of a loader,
+        # with nothing to time.
+        self.is_real = isinstance(runner.train_dataloader, DataLoader)
         self.step = None  # seconds, when it has been measured
         self.validation = None  # when one began; 0: it has been measured
         self.start = 0.  # seconds until the first batch of an epoch is there
@@ -85,7 +89,7 @@ class TrainingTimeHook(Hook):
 
     def after_train_iter(self, runner, batch_idx, data_batch=None,
                          outputs=None) -> None:
-        if self.step is not None:
+        if self.step is not None or not self.is_real:
             return
         self.ends.append(self.clock())
         count, spent = len(self.ends) - 1, self.ends[-1] - self.ends[0]
