@@ -1,4 +1,5 @@
 """Every command of the pages on using a model is run, as it stands there."""
+import json
 import re
 import shlex
 import shutil
@@ -15,7 +16,14 @@ from trm_ml_mm.cli import next_command
 PAGES = {
     'use_model': ('epoch_10.pth', 'photo.jpg', 'photos'),
     'calibration': ('epoch_10.pth', 'photos', 'val.csv'),
+    'fill_labels': ('epoch_10.pth', 'photos', 'labels.csv'),
+    'annotation': ('epoch_10.pth', 'photos', 'labels.csv'),
+    'export': ('epoch_10.pth', 'photos', 'photos.py'),
 }
+CONFIG = '''
+_base_ = 'trm_ml_mm::trm_ml_scenes.py'
+test_dataloader = dict(num_workers=0, dataset=dict(num_images=24))
+'''
 
 
 def commands(page):
@@ -39,9 +47,24 @@ def start(tmp_path_factory):
         path.rename(path.with_suffix('.jpg'))
     shutil.copy(folder / 'photos/00000.jpg', folder / 'photo.jpg')
     table = (folder / 'scenes/labels.csv').read_text(encoding='utf-8')
-    (folder / 'val.csv').write_text(table.replace('.png', '.jpg'),
-                                    encoding='utf-8')
+    for name in ('val.csv', 'labels.csv'):
+        (folder / name).write_text(table.replace('.png', '.jpg'),
+                                   encoding='utf-8')
+    (folder / 'photos.py').write_text(CONFIG, encoding='utf-8')
     return folder
+
+
+def annotate(tasks, answers):
+    """As a person would in Label Studio: everything asked for is absent."""
+    done = json.loads(tasks.read_text(encoding='utf-8'))
+    for task in done:
+        asked, = (result['value']['choices']
+                  for result in task.pop('predictions')[0]['result']
+                  if result['from_name'] == 'asked')
+        task['annotations'] = [dict(was_cancelled=False, result=[
+            dict(from_name=f'class_{name}', to_name='image', type='choices',
+                 value=dict(choices=['absent'])) for name in asked])]
+    answers.write_text(json.dumps(done), encoding='utf-8')
 
 
 def call(arguments):
@@ -66,6 +89,8 @@ def test_the_commands_of_a_page_run(page, start, tmp_path, monkeypatch):
     found = commands(page)
     assert found
     for line in found:
+        if 'answers.json' in line:
+            annotate(tmp_path / 'tasks.json', tmp_path / 'answers.json')
         call(shlex.split(line)[1:])
 
 

@@ -36,6 +36,22 @@ for model in (mmpretrain.get_model(name), get_model(name),
 cfg = Config.fromfile('scenes.py')
 print(cfg.train_dataloader.dataset.known, cfg.visualizer.type)
 '''
+CONSOLE = '''
+import glob, sys
+from trm_ml_mm.cli.main import main
+checkpoint = sys.argv[1]
+
+def trm_ml(line):
+    sys.argv = ['trm-ml', *line.split()]
+    main()
+
+trm_ml(f'publish {checkpoint} --out release')
+model, = glob.glob('release/*.pth')
+trm_ml(f'predict data/images --checkpoint {model} --out overlays')
+trm_ml(f'fill data/labels.csv --images data/images --checkpoint {model} '
+       '--out filled.csv --folds 2')
+trm_ml(f'export {model} --out model.onnx --rounds 0')
+'''
 SCENES = '''
 _base_ = 'trm_ml_mm::trm_ml_scenes.py'
 train_dataloader = dict(dataset=dict(known=.5))
@@ -43,9 +59,9 @@ train_dataloader = dict(dataset=dict(known=.5))
 OWN = '''
 _base_ = 'trm_ml_mm::trm_ml_csv.py'
 train_dataloader = dict(batch_size=4, num_workers=0, dataset=dict(
-    dataset=dict(data_root='.', ann_file='labels.csv')))
+    dataset=dict(data_root='data', ann_file='labels.csv')))
 val_dataloader = dict(num_workers=0, dataset=dict(
-    data_root='.', ann_file='labels.csv'))
+    data_root='data', ann_file='labels.csv'))
 test_dataloader = val_dataloader
 model = dict(backbone=dict(arch='mini', weights=None))
 image_size = 96
@@ -92,20 +108,12 @@ def test_a_source_distribution_has_what_the_repository_has(built):
 def test_the_wheel_is_complete_without_the_repository(built, tmp_path):
     """Names, inheritance from other packages' configs, and one's own folder
     with one config and one table."""
-    import cv2
-    import numpy as np
     with zipfile.ZipFile(next(built.glob('*.whl'))) as wheel:
         wheel.extractall(tmp_path / 'site')
     entries, = (tmp_path / 'site').glob('*.dist-info/entry_points.txt')
     assert 'trm-ml = trm_ml_mm.cli.main:main' in entries.read_text()
     folder = tmp_path / 'mine'
-    (folder / 'images').mkdir(parents=True)
-    rows = ['image,red circle,blue star']
-    for i in range(8):
-        cv2.imwrite(str(folder / f'images/{i}.png'),
-                    np.full((96, 96, 3), 30 * i, np.uint8))
-        rows.append(f'{i}.png,{i % 2},{"" if i % 3 else 1}')
-    (folder / 'labels.csv').write_text('\n'.join(rows) + '\n')
+    folder.mkdir()
     (folder / 'scenes.py').write_text(SCENES)
     (folder / 'own.py').write_text(OWN)
 
@@ -120,15 +128,14 @@ def test_the_wheel_is_complete_without_the_repository(built, tmp_path):
 
     lines = run('-W', 'ignore', '-c', USE).splitlines()[-4:]
     assert lines == [*['CLIPClassifier'] * 3, '0.5 UniversalVisualizer']
+    run('-m', 'trm_ml_mm.cli.main', 'make-scenes', '--out', 'data', '--images', '8')
     tools = tmp_path / 'site/trm_ml_mm/.mim/tools'
     assert 'last epoch' in run(str(tools / 'train.py'), 'own.py')
     shutil.copy(folder / 'work_dirs/own/epoch_1.pth', tmp_path / 'a.pth')
-    command = '-m', 'trm_ml_mm.cli.main'
-    run(*command, 'publish', str(tmp_path / 'a.pth'), '--out', 'release')
-    model, = (folder / 'release').glob('*.pth')
-    run(*command, 'predict', 'images', '--checkpoint', str(model), '--out',
-        'overlays')
+    shown = run('-c', CONSOLE, str(tmp_path / 'a.pth'))
+    assert 'Written: filled.csv' in shown and 'model.onnx' in shown
     assert len(list((folder / 'overlays').iterdir())) == 8
+    assert len((folder / 'filled.csv').read_text().splitlines()) == 9
 
 
 def test_every_config_has_a_name_of_its_own():
