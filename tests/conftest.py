@@ -21,7 +21,6 @@ import torch
 from mmengine.config import config
 from tests_support import ROOT, build_small
 
-
 # MMEngine formats the config of each run for the eye, by yapf: .1 to .3 s.
 # Runs in processes of their own still do.
 config.FormatCode = lambda text, **_: (text, True)

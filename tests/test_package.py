@@ -128,7 +128,8 @@ def test_the_wheel_is_complete_without_the_repository(built, tmp_path):
 
     lines = run('-W', 'ignore', '-c', USE).splitlines()[-4:]
     assert lines == [*['CLIPClassifier'] * 3, '0.5 UniversalVisualizer']
-    run('-m', 'trm_ml_mm.cli.main', 'make-scenes', '--out', 'data', '--images', '8')
+    run('-m', 'trm_ml_mm.cli.main', 'make-scenes', '--out', 'data',
+        '--images', '8')
     tools = tmp_path / 'site/trm_ml_mm/.mim/tools'
     assert 'last epoch' in run(str(tools / 'train.py'), 'own.py')
     shutil.copy(folder / 'work_dirs/own/epoch_1.pth', tmp_path / 'a.pth')
