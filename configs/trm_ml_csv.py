@@ -13,3 +13,8 @@ _base_ = [
     '_base_/models/trm_ml_rn101.py',
     '_base_/schedules/adamw_cosine.py',
 ]
+
+# Labels that people were asked for are no random sample: a model asks where it
+# is unsure, and half of the answers may be "present". So the share of positives
+# among known labels must not decide how many pseudo-labels are positive.
+model = dict(head=dict(prototypes=dict(class_ratio=0.)))

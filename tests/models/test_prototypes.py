@@ -2,9 +2,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from tests_support import ROOT
+
+from trm_ml_mm.engine import load_config
 from trm_ml_mm.models import MultimodalPrototypes as Prototypes
 from trm_ml_mm.models import prototypes
-from trm_ml_mm.models.label_statistics import LabelStatistics
+from trm_ml_mm.models.label_statistics import LabelCounts, LabelStatistics
 from trm_ml_mm.models.prototypes import prototype_score, pseudo_label_thresholds
 
 
@@ -109,6 +112,28 @@ def test_a_class_that_the_common_threshold_leaves_out_gets_its_best_scores():
     for c in (1, 2):  # 0.4 of the 100 that are expected
         assert (scores[:, c] >= upper[c]).sum() == 40
     assert upper[0] == without[0]  # enough reach it
+
+
+def test_questions_do_not_make_more_positives_of_own_tables():
+    """Asked where a model is unsure, people say "present" to every second
+    label. The share of positives among known labels is then wrong."""
+    truth = (torch.rand(2000, 2) < .1).float()
+    scores = 3 * truth + torch.randn(2000, 2)
+    labels = torch.where(torch.rand(2000, 2) < .1, truth, -1.)
+    unsure = (scores[:, 0] - 2.2).abs().argsort()[:200]
+    labels[unsure, 0] = truth[unsure, 0]
+    prior = LabelCounts.of(labels).prior()
+    assert prior[0] > 2 * prior[1]
+    wrong = {}
+    for config in ('trm_ml_csv.py', 'trm_ml_scenes.py'):
+        options = load_config(str(ROOT / 'configs' / config)
+                              ).model.head.prototypes
+        upper = pseudo_label_thresholds(
+            scores, labels, prior, .2, .75, .8,
+            options.get('class_ratio', .4)).upper
+        new = (labels[:, 0] == -1) & (scores[:, 0] >= upper[0])
+        wrong[config] = (truth[new, 0] == 0).float().mean()
+    assert wrong['trm_ml_csv.py'] < .05 < .3 < wrong['trm_ml_scenes.py']
 
 
 def test_positives_are_found_at_the_ratio_although_the_prior_is_not_known():

@@ -112,8 +112,11 @@ class World:
                           self.classes, labels)
 
     def config(self, table: str):
-        """The package's config for scenes, on these files."""
-        cfg = load_config(CONFIG, dict(scene_set=self.scene_set))
+        """The package's config for scenes, on these files, with what
+        configs/trm_ml_csv.py says of labels that are no random sample."""
+        cfg = load_config(CONFIG, {
+            'scene_set': self.scene_set,
+            'model.head.prototypes.class_ratio': 0.})
         for split in SIZES:
             data = dict(
                 type='trm_ml_mm.CSVMultiLabel', data_root=str(self.folder),
