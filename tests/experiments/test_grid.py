@@ -194,8 +194,8 @@ def test_runs_of_an_earlier_version_are_refused(tmp_path):
 
 def grid(out):
     return [sys.executable, 'tools/run_grid.py', 'configs/trm_ml_scenes.py',
-            '--known', '0.3', 'single_positive', '--seeds', '0', '1', '--out',
-            str(out), '--cfg-options', *TINY]
+            '--known', '0.3', 'single_positive', '--seeds', '0',
+            '--out', str(out), '--cfg-options', *TINY]
 
 
 def test_a_killed_grid_ends_with_the_same_table(tmp_path):
@@ -211,9 +211,9 @@ def test_a_killed_grid_ends_with_the_same_table(tmp_path):
     os.killpg(process.pid, signal.SIGKILL)  # the grid and its runs
     process.wait()
     done = len(list(killed.rglob('test_results.json')))
-    assert done < 4
+    assert done < 2
     again = subprocess.run(grid(killed), cwd=ROOT, check=True,
                            capture_output=True, text=True)
-    assert '4 of 4 runs' in again.stdout
+    assert '2 of 2 runs' in again.stdout
     for name in ('table.md', 'rows.json'):
         assert (killed / name).read_text() == (straight / name).read_text()

@@ -15,7 +15,7 @@ from trm_ml_mm.utils.io import atomic_write, existing
 from .arguments import add_cfg_options, add_model, command, parse
 
 TOOLS = ('labelstudio', 'cvat')
-STRATEGIES = ('gain', 'uncertainty', 'random')
+STRATEGIES = ('uncertainty', 'gain', 'random')
 SHOWN = 10  # unreadable images
 
 
@@ -86,8 +86,8 @@ def add_questions(parser: argparse.ArgumentParser) -> None:
         help='list the N unknown labels most worth asking for')
     group.add_argument(
         '--strategy', choices=STRATEGIES, default=STRATEGIES[0],
-        help='gain: where an answer helps training most (default); '
-        'uncertainty: where the model knows least; random')
+        help='uncertainty: where the model knows least (default); gain: the '
+        'same, but sooner in classes with few known positives; random')
     group.add_argument(
         '--suspicious', type=int, metavar='N',
         help='list at most N known labels that are probably wrong')

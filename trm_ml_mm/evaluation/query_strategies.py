@@ -26,11 +26,11 @@ def at_random(labels: np.ndarray, probabilities: np.ndarray,
 
 
 STRATEGIES: Dict[str, Callable[..., np.ndarray]] = dict(
-    gain=gain, uncertainty=uncertainty, random=at_random)
+    uncertainty=uncertainty, gain=gain, random=at_random)
 
 
 def rank_questions(labels: np.ndarray, probabilities: np.ndarray,
-                   strategy: str = 'gain', seed: int = 0) -> np.ndarray:
+                   strategy: str = 'uncertainty', seed: int = 0) -> np.ndarray:
     """Unknown labels, those most worth an answer first.
 
     Args:
