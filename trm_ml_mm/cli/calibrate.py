@@ -240,7 +240,8 @@ def remarks(calibration, predicted) -> List[str]:
         lines.append(
             f'* {len(calibration.shared)} of {len(calibration.classes)} '
             'classes have too few known labels for their own, and share one '
-            f'threshold: {named(calibration.classes, chosen["shared"])}.')
+            'threshold of their calibrated probabilities, which is another '
+            f'score in each: {named(calibration.classes, chosen["shared"])}.')
     if calibration.never_predicted:
         lines.append(
             f'{len(calibration.never_predicted)} classes are never predicted, '
