@@ -1,4 +1,5 @@
 """Labels of new images, and where they were seen."""
+import csv
 import json
 import os
 import shutil
@@ -269,6 +270,20 @@ def test_the_command_gives_everything_with_all(folder, tmp_path, capsys,
     assert np.array(line['labels'][0]['map']).shape == (6, 6)
 
 
+def test_only_the_classes_that_were_asked_for(folder, tmp_path, capsys,
+                                              monkeypatch):
+    every = MultiLabelInferencer(folder / 'model.pth')
+    chosen = [every.classes[c] for c in (7, 2)]
+    table = tmp_path / 'a.csv'
+    run(capsys, monkeypatch, folder / 'photos/a.png', '--checkpoint',
+        folder / 'model.pth', '--csv', table, '--classes', *chosen)
+    row, = csv.DictReader(open(table, encoding='utf-8'))
+    assert list(row) == ['image', chosen[1], chosen[0]]
+    expected, = scores(every(str(folder / 'photos/a.png')))
+    for name in chosen:
+        assert float(row[name]) == pytest.approx(expected[name], abs=1e-6)
+
+
 @pytest.mark.parametrize('inputs,options,match', [
     ('none.jpg', [], 'none.jpg does not exist'),
     ('empty', [], 'has no image'),
@@ -281,6 +296,7 @@ def test_the_command_gives_everything_with_all(folder, tmp_path, capsys,
     ('photos/a.png', ['--out', 'model.pth'], 'model.pth'),
     ('photos/a.png', ['--json', 'model.pth/a.json'], 'model.pth'),
     ('photos/a.png', ['--tiles', '0'], 'tiles must be at least 1'),
+    ('photos/a.png', ['--classes', 'red circel'], 'has no class "red circel"'),
 ])
 def test_bad_input_is_one_sentence(folder, capsys, monkeypatch, inputs,
                                    options, match):

@@ -1,7 +1,6 @@
 import pytest
 import torch
 import torch.nn.functional as F
-
 from tests_support import ROOT
 
 from trm_ml_mm.engine import load_config

@@ -19,7 +19,7 @@ from trm_ml_mm.datasets.images import (
     name_of,
     read_image,
 )
-from trm_ml_mm.engine import read_calibration
+from trm_ml_mm.engine import find_class, read_calibration
 from trm_ml_mm.engine.tta import scaled
 from trm_ml_mm.models.feature_maps import map_size
 from trm_ml_mm.models.tta import view_logits
@@ -51,9 +51,11 @@ class MultiLabelInferencer(BaseInferencer):
             alone). None: one view.
         tiles: Cut large images into this many tiles a side too; see
             :func:`tile_views`.
+        only: Names of the classes to give. None: all.
 
     Raises:
         ValueError, FileNotFoundError: See :func:`~trm_ml_mm.apis.load_model`.
+        ValueError: If there is no such class.
     """
 
     def __init__(self,
@@ -62,7 +64,8 @@ class MultiLabelInferencer(BaseInferencer):
                  device: Optional[str] = None,
                  weights: Optional[str] = None,
                  tta: Optional[Sequence[float]] = None,
-                 tiles: int = 1):
+                 tiles: int = 1,
+                 only: Optional[Sequence[str]] = None):
         if tta is not None and (not tta or any(scale <= 0 for scale in tta)):
             raise ValueError(f'tta takes positive scales, got {list(tta)}.')
         if tiles < 1:
@@ -71,6 +74,8 @@ class MultiLabelInferencer(BaseInferencer):
             checkpoint = load_model(checkpoint, config, weights=weights)
         self.loaded = checkpoint
         self.classes = checkpoint.description.classes
+        self.wanted = range(len(self.classes)) if only is None else sorted(
+            {find_class(self.classes, name) for name in only})
         self.steps = checkpoint.description.pipeline
         self.tta, self.tiles = tta, tiles
         self.calibration = read_calibration(
@@ -203,6 +208,8 @@ class MultiLabelInferencer(BaseInferencer):
         area = seen_area(self.steps, width, height)
         labels = []
         for c in np.lexsort((-logits, -scores)):  # scores may be equal
+            if c not in self.wanted:
+                continue
             label = dict(name=self.classes[c], score=float(scores[c]),
                          threshold=self.thresholds[c],
                          present=bool(present[c]))

@@ -28,6 +28,8 @@ def parse_args() -> argparse.Namespace:
         '--csv', metavar='FILE',
         help='write a table: a line for each image, a score for each class')
     parser.add_argument(
+        '--classes', nargs='+', metavar='NAME', help='only these classes')
+    parser.add_argument(
         '--top', type=int, default=5,
         help='labels of each image in the printed table, and in --json')
     parser.add_argument(
@@ -61,11 +63,12 @@ def main() -> None:
     predict = MultiLabelInferencer(
         args.checkpoint, args.config, args.device, args.weights,
         tta=None if args.tta is None else args.tta or (1., ),
-        tiles=args.tiles)
+        tiles=args.tiles, only=args.classes)
     rows, unreadable, count = [], [], 0
     console = Console()
     with ExitStack() as files:
-        writers = writers_of(args, files, predict.classes)
+        writers = writers_of(args, files, [predict.classes[c]
+                                          for c in predict.wanted])
         for result in track(
                 predict.stream(images, batch_size=args.batch_size,
                                maps=args.all, show_dir=args.out,
