@@ -10,7 +10,7 @@ from matplotlib.patches import Rectangle
 from .saliency import enlarged
 
 COLUMNS = 4
-SIDE, GAP, TITLE = 2.6, .1, .3  # inches: of a panel, around it, above it
+SIDE, GAP, TITLE = 2.6, .1, .25  # inches: of a panel, between two, above it
 MOST = 11  # panels of labels; a picture stays readable
 LISTED = 12  # labels in the title of the first panel
 LONGEST = 28  # characters of a name in one line
@@ -29,40 +29,44 @@ def draw_prediction(image: np.ndarray, result: dict, path: Union[str, Path]
     present = [label for label in result['labels'] if label['present']]
     panels = 1 + min(len(present), MOST)
     columns = min(COLUMNS, panels)
-    rows = -(-panels // columns)
     height, width = image.shape[:2]
-    ratio = min(max(height / width, .5), 2.)
-    # Places are computed, which takes a third of the time of a layout engine.
-    cell, across = SIDE * ratio + TITLE, SIDE * columns
-    figure = Figure(figsize=(across, rows * cell))
-    axes = []
-    for number in range(panels):
-        down, column = divmod(number, columns)
-        axes.append(figure.add_axes((
-            (column * SIDE + GAP / 2) / across,
-            1 - ((down + 1) * cell - GAP / 2) / (rows * cell),
-            (SIDE - GAP) / across, (cell - TITLE - GAP) / (rows * cell))))
-        axes[-1].set_axis_off()
-    axes[0].imshow(image)
+    down = SIDE * min(height / width, 2.)
+    across = down * width / height
+    size = SIDE * columns, -(-panels // columns) * (down + TITLE + GAP)
+    figure = Figure(figsize=size)
+    # All panels in one frame, in inches: frames take most of the time.
+    frame = figure.add_axes((0, 0, 1, 1))
+    frame.set_axis_off()
     more = len(present) - MOST
-    axes[0].set_title(
-        f'{len(present)} labels' + (f', {MOST} drawn' if more > 0 else '')
-        if present else _best(result), fontsize=9, y=1.)
-    for panel, label in zip(axes[1:], present):
-        panel.imshow(image)
+    titles = [f'{len(present)} labels' + (f', {MOST} drawn' if more > 0
+                                          else '')
+              if present else _best(result)]
+    titles += [f'{shortened(label["name"])}  {label["score"]:.2f}'
+               for label in present[:MOST]]
+    for number, title in enumerate(titles):
+        row, column = divmod(number, columns)
+        left = (column + .5) * SIDE - (across - GAP) / 2
+        top = row * (down + TITLE + GAP) + TITLE
+        scale = (across - GAP) / width  # inches of a pixel
+        place = left, left + width * scale, top + height * scale, top
+        frame.imshow(image, extent=place, aspect='auto')
+        frame.text((column + .5) * SIDE, top - .06, title, fontsize=9,
+                   ha='center', parse_math=False)
+        if not number:
+            continue
+        label = present[number - 1]
         values = torch.from_numpy(np.ascontiguousarray(label['map']))
-        panel.imshow(enlarged(values / values.max(), image.shape[:2]),
-                     cmap='inferno', alpha=.55, vmin=0, vmax=1)
-        left, top, right, bottom = label['box']
-        panel.add_patch(Rectangle(
-            (left - .5, top - .5), right - left, bottom - top, fill=False,
-            edgecolor='white', linewidth=1))
-        panel.plot(*label['peak'], marker='+', color='cyan', markersize=11,
+        frame.imshow(enlarged(values / values.max(), image.shape[:2]),
+                     cmap='inferno', alpha=.55, vmin=0, vmax=1, extent=place,
+                     aspect='auto')
+        x, y, right, bottom = (scale * side for side in label['box'])
+        frame.add_patch(Rectangle((left + x, top + y), right - x, bottom - y,
+                                  fill=False, edgecolor='white', linewidth=1))
+        x, y = (scale * (side + .5) for side in label['peak'])
+        frame.plot(left + x, top + y, marker='+', color='cyan', markersize=11,
                    markeredgewidth=2)
-        panel.set_xlim(-.5, width - .5)
-        panel.set_ylim(height - .5, -.5)
-        panel.set_title(f'{shortened(label["name"])}  {label["score"]:.2f}',
-                        fontsize=9, y=1., parse_math=False)
+    frame.set_xlim(0, size[0])
+    frame.set_ylim(size[1], 0)
     # PNG: little compression takes a third of the time.
     figure.savefig(path, dpi=110, pil_kwargs=dict(compress_level=1))
 
