@@ -13,7 +13,7 @@ COLUMNS = 4
 SIDE, GAP, TITLE = 2.6, .1, .25  # inches: of a panel, between two, above it
 MOST = 11  # panels of labels; a picture stays readable
 LISTED = 12  # labels in the title of the first panel
-LONGEST = 28  # characters of a name in one line
+LONGEST = 24  # characters of a name in one line
 
 
 def draw_prediction(image: np.ndarray, result: dict, path: Union[str, Path]
