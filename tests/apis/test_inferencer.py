@@ -26,7 +26,7 @@ from trm_ml_mm.datasets.scenes.rendering import (
     object_mask,
 )
 from trm_ml_mm.engine import build_dataset, build_runner, find_class
-from trm_ml_mm.visualization.overlays import shortened
+from trm_ml_mm.visualization.overlays import LONGEST, shortened
 
 
 @pytest.fixture(scope='module')
@@ -217,7 +217,7 @@ def test_a_class_that_does_not_exist():
 
 def test_names_fit_over_a_panel():
     assert shortened('dog') == 'dog'
-    assert len(shortened('a very long name of a class, indeed')) == 28
+    assert len(shortened('a very long name of a class, indeed')) == LONGEST
 
 
 def run(capsys, monkeypatch, *arguments, code=0, main=command.main):
