@@ -67,7 +67,7 @@ def parse_args():
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     for part in ('fill', 'suspicious', 'ask', 'loop'):
         parser.add_argument(f'--{part}', action='store_true')
-    parser.add_argument('--scene-sets', type=int, nargs='+', default=[0, 4])
+    parser.add_argument('--scene-sets', type=int, nargs='+', default=[0])
     parser.add_argument('--known', type=float, nargs='+', default=[.1, .3],
                         help='of --fill and --suspicious')
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2],
