@@ -28,6 +28,7 @@ def parse_args():
 def main():
     args = parse_args()
     from trm_ml_mm.engine import TrainingTimeHook, build_runner, close
+    from trm_ml_mm.utils.screen import near
     runner = build_runner(
         args.config,
         work_dir=args.work_dir,
@@ -45,7 +46,7 @@ def main():
     last = runner.message_hub.get_info('last_ckpt')
     if runner.rank == 0 and last is not None:
         print('Predict: ' + next_command('predict', 'IMAGE', '--checkpoint',
-                                         last))
+                                         near(last)))
     del runner
     close()
 

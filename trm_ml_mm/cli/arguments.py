@@ -11,8 +11,11 @@ from functools import wraps
 from pathlib import Path
 from typing import Callable, Optional, Sequence, Union
 
+from mmengine.logging import MMLogger
+
 from trm_ml_mm.utils.errors import root_cause
 from trm_ml_mm.utils.mmengine_private import OptionAction
+from trm_ml_mm.utils.screen import Screen, short_screen
 
 PACKAGE = str(Path(__file__).parents[1])
 
@@ -30,7 +33,10 @@ def command(main: Callable) -> Callable:
         # mmcv-lite lacks operators that nothing here uses.
         warnings.filterwarnings('ignore', 'Fail to import')
         try:
-            return main(*arguments)
+            if '--verbose' in sys.argv:
+                return main(*arguments)
+            with short_screen():
+                return main(*arguments)
         except KeyboardInterrupt:
             sys.exit('Interrupted.')
         except Exception as error:
@@ -102,9 +108,13 @@ def parse(parser: argparse.ArgumentParser,
     """Parse the command line; pass the rank on to MMEngine."""
     parser.add_argument('--debug', action='store_true',
                         help='show the traceback of an error')
+    parser.add_argument('--verbose', action='store_true',
+                        help='show everything that goes to the log file')
     args = parser.parse_args(argv)
     if hasattr(args, 'local_rank'):
         os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    if Screen.current is not None:  # what is logged before there is a run
+        Screen.current.replace_stream(MMLogger.get_current_instance())
     return args
 
 

@@ -13,11 +13,13 @@ from mmengine.dist import get_rank, init_dist
 from trm_ml_mm.features import use_cache
 from trm_ml_mm.registry import RUNNERS
 from trm_ml_mm.utils.configs import SPLITS, nested_dicts
+from trm_ml_mm.utils.screen import Screen
 
 from .calibration import read_calibration
 from .checkpoint import read_checkpoint, trained_classes
 from .config import fill_classes, load_config, work_dir_of
 from .description import describe
+from .hooks import ScreenHook
 from .hooks.partial_label import check_wrapper
 from .runner import SafeRunner
 from .tta import use_tta
@@ -123,6 +125,8 @@ def build_runner(config: Union[str, Config],
             find_unused_parameters=cfg.get('find_unused_parameters', False)),
             **wrapper)
     runner = runner_class(cfg).from_cfg(cfg)
+    if Screen.current is not None:
+        runner.register_hook(ScreenHook())
     runner.description = description
     return runner
 

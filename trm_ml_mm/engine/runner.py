@@ -5,6 +5,7 @@ from typing import Optional, Sequence
 
 from mmengine.dist import broadcast_object_list, master_only
 from mmengine.evaluator import BaseMetric
+from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner, load_state_dict
 from mmpretrain.evaluation import AveragePrecision
@@ -19,6 +20,7 @@ from trm_ml_mm.utils.mmengine_private import (
     set_start_file,
     start_file,
 )
+from trm_ml_mm.utils.screen import Screen, say
 
 from .checkpoint import (
     checkpoints_in,
@@ -103,6 +105,12 @@ class SafeRunner(Runner):
     def val(self) -> dict:
         self.is_test = True
         return super().val()
+
+    def build_logger(self, *args, **kwargs) -> MMLogger:
+        logger = super().build_logger(*args, **kwargs)
+        if Screen.current is not None:
+            Screen.current.replace_stream(logger)
+        return logger
 
     def build_train_loop(self, loop):
         """A loop over epochs is one that resumes anywhere."""
@@ -212,7 +220,7 @@ class SafeRunner(Runner):
         kept, fresh, dropped = ClassChange.between(old, new)
         if not fresh and not dropped:
             return
-        self.logger.info(
+        say(
             f'Fine-tuning from {filename}: {len(kept)} of {len(new)} classes '
             f'keep what they learned{listed(kept)}. {len(fresh)} classes '
             f'start anew{listed(fresh)}. {len(dropped)} classes of the '

@@ -6,6 +6,7 @@ from .plain_checkpoint import PlainCheckpointHook
 from .prediction_pictures import PredictionPicturesHook
 from .pseudo_labels import PseudoLabelQualityHook
 from .report import ReportHook
+from .screen import ScreenHook
 from .skipped_images import SkippedImagesHook
 from .stop_signal import StopSignalHook
 from .training_time import TrainingTimeHook
@@ -13,6 +14,6 @@ from .training_time import TrainingTimeHook
 __all__ = [
     'AtomicCheckpointHook', 'EpochSeedHook', 'FiniteLossHook',
     'PartialLabelHook', 'PlainCheckpointHook', 'PredictionPicturesHook',
-    'PseudoLabelQualityHook', 'ReportHook', 'SkippedImagesHook',
+    'PseudoLabelQualityHook', 'ReportHook', 'ScreenHook', 'SkippedImagesHook',
     'StopSignalHook', 'TrainingTimeHook', 'seed_worker'
 ]

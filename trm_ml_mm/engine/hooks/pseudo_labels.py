@@ -53,6 +53,7 @@ class PseudoLabelQualityHook(Hook):
 
     def before_train(self, runner) -> None:
         self.rows = self.latest = None
+        self.latest_quality = {}
         masks = find_masks(runner.train_dataloader.dataset)
         model = runner.model
         head = getattr(model.module if is_model_wrapper(model) else model,
@@ -100,7 +101,8 @@ class PseudoLabelQualityHook(Hook):
         if self.rows is None:
             return
         all_reduce(self.counts)
-        row = dict(epoch=runner.epoch + 1, **quality(self.counts))
+        self.latest_quality = quality(self.counts)
+        row = dict(epoch=runner.epoch + 1, **self.latest_quality)
         if runner.rank != 0:
             return
         earlier = []

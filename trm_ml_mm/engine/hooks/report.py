@@ -37,6 +37,7 @@ from trm_ml_mm.evaluation.run_record import (
 )
 from trm_ml_mm.models import CLIPPromptBackbone, ZeroShotHead
 from trm_ml_mm.registry import HOOKS
+from trm_ml_mm.utils.screen import near, say
 from trm_ml_mm.utils.versions import code_version, library_versions
 
 from ..checkpoint import read_checkpoint
@@ -170,8 +171,7 @@ class ReportHook(Hook):
     def after_test_epoch(self, runner, metrics: Optional[dict] = None) -> None:
         self._write_classes(runner, runner.test_loop.evaluator.metrics)
         if runner.rank == 0 and 'calibrated/CF1' in (metrics or {}):
-            print_log(f'\n{render(thresholds_table(metrics))}',
-                      logger='current')
+            say(f'\n{render(thresholds_table(metrics))}')
 
     def _write_classes(self, runner, metrics) -> None:
         table = find_per_class(metrics)
@@ -183,8 +183,7 @@ class ReportHook(Hook):
         path = Path(runner.log_dir, 'per_class.csv')
         write_per_class(path, rows)
         text = render(per_class_table(rows)) if self.per_class else ''
-        print_log(f'{text}AP and number of labels of each class: {path}',
-                  logger='current')
+        say(f'{text}AP and number of labels of each class: {near(str(path))}')
 
     def _write(self, runner, model) -> None:
         if runner.rank != 0:
@@ -214,8 +213,8 @@ class ReportHook(Hook):
         last = runner.message_hub.get_info('last_ckpt')
         warning = OPTIMISTIC if any(
             row.picked_on == 'test' for row in self.rows) else ''
-        print_log(f'\n{render(table)}{warning}Checkpoint: {last}',
-                  logger='current')
+        say(f'\n{render(table)}{warning}Checkpoint: '
+            f'{last and near(last)}')
 
 
 def thresholds_table(metrics: Dict[str, float]) -> Table:

@@ -5,7 +5,6 @@ from typing import List, NamedTuple, Optional
 
 import torch
 from mmengine.hooks import Hook
-from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.runner import IterBasedTrainLoop
 from torch.utils.data import DataLoader
@@ -13,6 +12,7 @@ from torch.utils.data import DataLoader
 from trm_ml_mm.models import CLIPPromptBackbone
 from trm_ml_mm.registry import HOOKS
 from trm_ml_mm.utils.mmengine_private import built_loop
+from trm_ml_mm.utils.screen import say
 
 STEPS, SECONDS = 20, 5.  # what is measured: so many steps, or so long
 LONG = 600.  # seconds from which on there is advice
@@ -113,8 +113,8 @@ class TrainingTimeHook(Hook):
         seconds = work.seconds(self.step, spent / work.val_images) + (
             work.epochs * self.start)
         if runner.rank == 0 and seconds > SECONDS:
-            print_log(f'About {duration(seconds)} to go. A validation takes '
-                      f'{duration(spent)}.', logger='current')
+            say(f'About {duration(seconds)} to go. A validation takes '
+                f'{duration(spent)}.')
 
     def _say(self, runner, count: int) -> None:
         if runner.rank != 0:
@@ -134,7 +134,7 @@ class TrainingTimeHook(Hook):
             text += self._advice(
                 runner, is_clip and backbone.frozen
                 and backbone.feature_grid is None, image, work)
-        print_log(text, logger='current')
+        say(text)
 
     def _advice(self, runner, can_be_cached: bool, image: float,
                 work: Work) -> str:

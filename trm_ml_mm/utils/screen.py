@@ -1,0 +1,70 @@
+"""What a person sees of a command; the log file has everything.
+
+MMEngine prints environment, config, hooks, and twenty metrics in a line. A
+command of this package shows what was meant for people, and warnings.
+"""
+import logging
+import os
+from contextlib import contextmanager
+from typing import Iterator, Optional
+
+from mmengine.logging import MMLogger
+from rich.console import Console
+
+SAID = 'is_said'  # an entry of a log record that is meant for people
+# Warnings of MMEngine on its own insides, which no user can change.
+NOISE = ('"FileClient" will be deprecated', '"HardDiskBackend" is the alias')
+
+
+def say(text: str) -> None:
+    """Log something that people shall see."""
+    MMLogger.get_current_instance().info(text, extra={SAID: True})
+
+
+def near(path: str) -> str:
+    """A path as seen from here, if it lies below."""
+    relative = os.path.relpath(path)
+    return str(path) if relative.startswith('..') else relative
+
+
+class Screen(logging.Handler):
+    """Shows log records that were said, and warnings, without their time."""
+
+    current: Optional['Screen'] = None  # None: MMEngine prints everything
+
+    def __init__(self):
+        super().__init__()
+        self.console = Console(highlight=False, markup=False)
+        # Lines of a terminal break between words; those of a file do not.
+        self.console.soft_wrap = not self.console.is_terminal
+        self.replaced = []  # loggers, and the handlers they had
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        if record.levelno >= logging.WARNING and not text.startswith(NOISE):
+            text = f'{record.levelname.capitalize()}: {text}'
+        elif not getattr(record, SAID, False):
+            return
+        self.console.print(text)
+
+    def replace_stream(self, logger: logging.Logger) -> None:
+        """Take the place of the logger's own output. Files stay; so does the
+        output of ranks other than the main one, which is errors alone."""
+        from mmengine.dist import get_rank  # --help needs no torch
+        if get_rank() == 0 and self not in logger.handlers:
+            self.replaced.append((logger, list(logger.handlers)))
+            logger.handlers[:] = [
+                self, *(handler for handler in logger.handlers
+                        if isinstance(handler, logging.FileHandler))]
+
+
+@contextmanager
+def short_screen() -> Iterator[None]:
+    """Show what matters, of every run that is built in this block."""
+    screen = Screen.current = Screen()
+    try:
+        yield
+    finally:
+        Screen.current = None
+        for logger, handlers in screen.replaced:
+            logger.handlers[:] = handlers
