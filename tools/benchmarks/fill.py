@@ -76,6 +76,8 @@ def parse_args():
                         help='of --ask, and of a round of --loop')
     parser.add_argument('--rounds', type=int, default=4)
     parser.add_argument('--strategies', nargs='+', default=list(STRATEGIES))
+    parser.add_argument('--class-ratio', type=float, default=0.,
+                        help='of the prototypes; see configs/trm_ml_csv.py')
     parser.add_argument('--picture', help='where --loop draws its curves')
     parser.add_argument('--out', default='work_dirs/fill')
     return parser.parse_args()
@@ -84,8 +86,8 @@ def parse_args():
 class World:
     """A scene set as files: images, tables, features."""
 
-    def __init__(self, scene_set: int, out: str):
-        self.scene_set = scene_set
+    def __init__(self, scene_set: int, out: str, class_ratio: float = 0.):
+        self.scene_set, self.class_ratio = scene_set, class_ratio
         self.folder = Path(out, f'scenes{scene_set}').absolute()
         self.truth: Dict[str, np.ndarray] = {}
         for split, count in SIZES.items():
@@ -116,7 +118,7 @@ class World:
         configs/trm_ml_csv.py says of labels that are no random sample."""
         cfg = load_config(CONFIG, {
             'scene_set': self.scene_set,
-            'model.head.prototypes.class_ratio': 0.})
+            'model.head.prototypes.class_ratio': self.class_ratio})
         for split in SIZES:
             data = dict(
                 type='trm_ml_mm.CSVMultiLabel', data_root=str(self.folder),
@@ -143,6 +145,7 @@ class World:
     def judged(self, labels: np.ndarray, seed: int = 0) -> UnseenLogits:
         """By models that have not seen the image; kept in a file."""
         key = hashlib.sha256(labels.tobytes()).hexdigest()[:16]
+        key += f'_{self.class_ratio:g}' if self.class_ratio else ''
         path = self.folder / f'judged_{key}_{seed}.npz'
         if path.is_file():
             return UnseenLogits(**read_arrays(path))
@@ -361,7 +364,8 @@ def gains(lines: Sequence[Sequence[str]], strategies: Sequence[str]
 def main():
     args = parse_args()
     console = Console(width=100)
-    worlds = [World(scene_set, args.out) for scene_set in args.scene_sets]
+    worlds = [World(scene_set, args.out, args.class_ratio)
+              for scene_set in args.scene_sets]
     tables = {}
     if args.fill:
         tables['Filled in'] = measure_filling(worlds, args.known,
