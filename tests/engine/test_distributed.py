@@ -230,11 +230,13 @@ def test_dist_train_keeps_ranks_identical(tmp_path):
     path = os.pathsep.join([str(ROOT / 'tests'),
                             os.environ.get('PYTHONPATH', '')])
     out = run(['bash', 'tools/dist_train.sh', str(config), '2',
-               '--work-dir', work_dir], PORT=free_port(), PYTHONPATH=path)
+               '--work-dir', work_dir, '--verbose'], PORT=free_port(),
+              PYTHONPATH=path)
     assert out.count('agreed after 8 steps') == 2
     assert out.count('zero-shot CLIP, dense') == 1
     tested = run(['bash', 'tools/dist_test.sh', str(config),
-                  f'{work_dir}/epoch_2.pth', '2', '--work-dir', work_dir],
+                  f'{work_dir}/epoch_2.pth', '2', '--work-dir', work_dir,
+                  '--verbose'],
                  PORT=free_port(), PYTHONPATH=path)
     line = [x for x in out.splitlines() if 'Epoch(val) [2]' in x][-1]
     figure = line.split('multi-label/mAP: ')[1].split()[0]

@@ -38,6 +38,7 @@ class Screen(logging.Handler):
         # Lines of a terminal break between words; those of a file do not.
         self.console.soft_wrap = not self.console.is_terminal
         self.replaced = []  # loggers, and the handlers they had
+        self.last = ''
 
     def emit(self, record: logging.LogRecord) -> None:
         text = record.getMessage()
@@ -45,7 +46,9 @@ class Screen(logging.Handler):
             text = f'{record.levelname.capitalize()}: {text}'
         elif not getattr(record, SAID, False):
             return
-        self.console.print(text)
+        if text != self.last:  # as of a model that is built several times
+            self.console.print(text)
+        self.last = text
 
     def replace_stream(self, logger: logging.Logger) -> None:
         """Take the place of the logger's own output. Files stay; so does the

@@ -13,9 +13,10 @@ from typing import Dict, Iterator, NamedTuple, Optional, Tuple
 
 import open_clip
 import torch
-from mmengine.logging import print_log
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from torch import Tensor, nn
+
+from trm_ml_mm.utils.screen import say
 
 from .mini import (
     MINI_CLIP_CONFIG,
@@ -106,10 +107,8 @@ def load_clip(arch: str,
         if state:
             open_clip.factory.resize_pos_embed(state, model)
             _load_checked(model, state, weights, arch)
-    print_log(
-        f'CLIP {arch}: weights from {source}, '
-        f'{"QuickGELU" if quick_gelu else "GELU"}.',
-        logger='current')
+    say(f'CLIP {arch}: weights from {source}, '
+        f'{"QuickGELU" if quick_gelu else "GELU"}.')
     return _finish(model, arch)
 
 
@@ -252,7 +251,8 @@ def save_random_weights(arch: str, path: str, seed: int = 0) -> None:
     real weights, and no figure means anything.
     """
     torch.manual_seed(seed)
-    model = open_clip.create_model(arch, pretrained=None)
+    with _without_alarm():
+        model = open_clip.create_model(arch, pretrained=None)
     for name, value in model.named_parameters():
         # open_clip starts these at zero, which would cut layers off.
         if name.endswith('bn3.weight'):
