@@ -19,6 +19,7 @@ PAGES = {
     'fill_labels': ('epoch_10.pth', 'photos', 'labels.csv'),
     'annotation': ('epoch_10.pth', 'photos', 'labels.csv'),
     'export': ('epoch_10.pth', 'photos', 'photos.py'),
+    'report': ('work_dirs', ),
 }
 CONFIG = '''
 _base_ = 'trm_ml_mm::trm_ml_scenes.py'
@@ -41,6 +42,8 @@ def start(tmp_path_factory):
     folder = tmp_path_factory.mktemp('start')
     build_small(folder, {'train_cfg.max_epochs': 1}).train()
     shutil.copy(folder / 'run/epoch_1.pth', folder / 'epoch_10.pth')
+    for name in ('trm_ml_scenes', 'text_pixel'):
+        shutil.copytree(folder / 'run', folder / 'work_dirs' / name)
     call(['make-scenes', '--out', str(folder / 'scenes'), '--images', '8'])
     shutil.copytree(folder / 'scenes/images', folder / 'photos')
     for path in (folder / 'photos').iterdir():

@@ -38,8 +38,8 @@ def draw_prediction(image: np.ndarray, result: dict, path: Union[str, Path]
     frame = figure.add_axes((0, 0, 1, 1))
     frame.set_axis_off()
     more = len(present) - MOST
-    titles = [f'{len(present)} labels' + (f', {MOST} drawn' if more > 0
-                                          else '')
+    count = f'{len(present)} label{"s" * (len(present) > 1)}'
+    titles = [count + (f', {MOST} drawn' if more > 0 else '')
               if present else _best(result)]
     titles += [f'{shortened(label["name"])}  {label["score"]:.2f}'
                for label in present[:MOST]]

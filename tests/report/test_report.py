@@ -1,0 +1,205 @@
+"""A training as one page: its figures, its names, and in a browser."""
+import csv
+import html
+import json
+import re
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from mmengine.logging import MMLogger
+from tests_support import build_small
+
+from trm_ml_mm.cli import report as command
+from trm_ml_mm.evaluation.run_record import LAST
+from trm_ml_mm.labels import ABSENT, PRESENT, UNKNOWN, load_mask
+from trm_ml_mm.report import judge, read_run, write_report
+from trm_ml_mm.report.judged import PAIRS, confusions, ranked
+
+NAME = 'a <b> & "c"'  # of a work dir
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    place = tmp_path_factory.mktemp('report')
+    build_small(place, {'train_dataloader.dataset.known': .5,
+                        'default_hooks.logger.interval': 1}).train()
+    MMLogger._instance_dict.clear()
+    (place / 'run').rename(place / NAME)
+    return place / NAME
+
+
+@pytest.fixture(scope='module')
+def run(folder):
+    return read_run(folder)
+
+
+@pytest.fixture(scope='module')
+def judged(run):
+    return judge(run, 2)
+
+
+@pytest.fixture(scope='module')
+def page(run, judged, tmp_path_factory):
+    path = tmp_path_factory.mktemp('page') / 'report.html'
+    write_report([(run, judged), (run, None)], path)
+    return path
+
+
+def test_curves_are_those_of_the_log(run, folder):
+    assert run.name == NAME
+    steps, values = run.losses['loss']
+    assert steps == [1, 2, 3, 4, 5, 6]  # 2 epochs of 48 images in batches of 16
+    path, = folder.glob('*/vis_data/scalars.json')
+    rows = list(map(json.loads, path.read_text().splitlines()))
+    assert values == [row['loss'] for row in rows if 'loss' in row]
+    assert run.validation['mAP'][1][-1] == run.record.validation['mAP']
+    rows = list(csv.DictReader(open(folder / 'pseudo_labels.csv')))
+    assert run.pseudo_labels['negative precision'][1][-1] == pytest.approx(
+        100 * float(rows[-1]['negative_precision']))
+
+
+def test_classes_are_those_of_the_test(judged, run, folder):
+    path, = folder.glob('*/per_class.csv')
+    for one, row in zip(judged.classes, csv.DictReader(open(path)),
+                        strict=True):
+        assert one.name == row['class']
+        assert one.positives == int(row['positives'])
+        assert f'{one.ap:.4f}' == (row['AP'] or 'nan')
+    found = [one.ap for one in judged.classes if one.ap == one.ap]
+    assert np.mean(found) == pytest.approx(run.record.row(LAST).metrics['mAP'],
+                                           abs=1e-3)
+    mask = load_mask(next(folder.glob('known_labels_*.npz')))[0]
+    assert [one.known for one in judged.classes] == mask.sum(0).tolist()
+    assert all(one.known_positives <= one.known for one in judged.classes)
+
+
+def test_the_best_images_come_first():
+    rng = np.random.RandomState(0)
+    scores = rng.rand(20, 4)
+    labels = rng.choice([PRESENT, ABSENT, UNKNOWN], (20, 4))
+    losses = {}
+    for i in range(20):
+        terms = [-np.log(scores[i, c] if labels[i, c] == PRESENT
+                         else 1 - scores[i, c])
+                 for c in range(4) if labels[i, c] != UNKNOWN]
+        if PRESENT in labels[i]:
+            losses[i] = sum(terms) / len(terms)
+    assert ranked(scores, labels).tolist() == sorted(losses, key=losses.get)
+
+
+def test_confusions_equal_a_loop():
+    rng = np.random.RandomState(0)
+    scores = rng.rand(60, 5)
+    labels = rng.choice([PRESENT, ABSENT, UNKNOWN], (60, 5))
+    expected = []
+    for a in range(5):
+        for b in range(5):
+            groups = [[scores[i, a] for i in range(60) if labels[i, a] ==
+                       ABSENT and labels[i, b] == value]
+                      for value in (PRESENT, ABSENT)]
+            beside, alone = map(np.mean, groups)
+            if a != b and len(groups[0]) >= 5 and beside > alone:
+                expected.append((a, b, beside, alone))
+    expected.sort(key=lambda row: row[3] - row[2])
+    found = confusions(range(5), scores, labels)
+    assert [(a, b) for a, b, *_ in found] == [
+        (a, b) for a, b, *_ in expected][:PAIRS]
+    np.testing.assert_allclose([row[2:] for row in found],
+                               [row[2:] for row in expected][:PAIRS])
+
+
+def test_the_page_stands_alone_and_escapes_names(page, judged):
+    text = page.read_text(encoding='utf-8')
+    assert NAME not in text and html.escape(NAME) in text.replace(
+        '&#34;', '&quot;')
+    assert not re.findall(r'(?:src|href)="(?!data:|#)[^"]*"', text)
+    assert not re.findall(r'url\((?!#)', text) and '@import' not in text
+    assert text.count('data:image/jpeg') == 4
+    assert page.stat().st_size < 5e6
+    for one in judged.classes:
+        assert f'<option>{one.name}</option>' in text
+
+
+DRIVER = '''
+<script>
+window.errors = [];
+window.onerror = message => { errors.push(message); };
+</script>
+'''
+STEPS = '''
+<script>
+window.onload = () => {
+  const rows = () => [...document.querySelectorAll('#classes tbody tr')].map(
+      row => row.children[1].textContent);
+  const button = document.querySelectorAll('#classes th button')[1];
+  const found = {};
+  button.click(); found.down = rows(); button.click(); found.up = rows();
+  const chooser = document.querySelector('.chooser');
+  chooser.selectedIndex = 2; chooser.onchange();
+  found.shown = [...document.querySelector('.charts').children].map(
+      chart => chart.offsetHeight > 0);
+  document.querySelector('figure button').click();
+  found.open = document.querySelector('dialog').open;
+  found.width = [document.documentElement.scrollWidth, window.innerWidth];
+  found.requests = performance.getEntriesByType('resource').map(
+      entry => entry.name).filter(name => !name.startsWith('data:'));
+  found.errors = window.errors;
+  document.body.textContent = 'FOUND' + JSON.stringify(found) + 'END';
+};
+</script>
+'''
+
+
+@pytest.mark.skipif(shutil.which('chromium') is None,
+                    reason='needs Chromium (Debian: apt install chromium)')
+@pytest.mark.parametrize('width', [420, 1280])
+def test_in_a_browser(page, tmp_path, width):
+    text = page.read_text(encoding='utf-8')
+    (tmp_path / 'driven.html').write_text(
+        text.replace('<body>', '<body>' + DRIVER, 1).replace(
+            '</body>', STEPS + '</body>', 1), encoding='utf-8')
+    done = subprocess.run(
+        ['chromium', '--headless', '--no-sandbox', '--disable-gpu',
+         '--no-first-run', '--disable-background-networking',
+         '--disable-component-update', '--disable-sync',
+         f'--window-size={width},900', f'--user-data-dir={tmp_path}/profile',
+         '--dump-dom', (tmp_path / 'driven.html').as_uri()],
+        text=True, capture_output=True, timeout=120)
+    found = json.loads(html.unescape(
+        re.search('FOUND(.*)END</body>', done.stdout, re.S)[1]))
+    assert found['errors'] == [] and found['requests'] == []
+    values = [float(v) for v in found['down'] if v != '-']
+    assert values == sorted(values, reverse=True) and len(values) > 5
+    values = [float(v) for v in found['up'] if v != '-']
+    assert values == sorted(values)
+    assert found['shown'] == [c == 2 for c in range(30)]
+    assert found['open'] is True
+    assert found['width'][0] <= found['width'][1]  # nothing to scroll across
+
+
+def test_the_command(folder, capsys, monkeypatch, tmp_path):
+    def call(*arguments):
+        monkeypatch.setattr(sys, 'argv', ['report', *map(str, arguments)])
+        try:
+            command.main()
+        except SystemExit as end:
+            return end.code, capsys.readouterr().err
+        return 0, capsys.readouterr().out
+
+    out = tmp_path / 'r.html'
+    code, said = call(folder, '--no-model', '--out', out)
+    assert code == 0 and f'Written: {out}' in said
+    assert 'Best images' not in out.read_text(encoding='utf-8')
+    code, said = call(tmp_path)
+    assert code == 2 and 'has no results yet' in said
+    code, said = call(tmp_path / 'none')
+    assert code == 2 and 'does not exist' in said
+    broken = tmp_path / 'broken'
+    shutil.copytree(folder, broken)
+    path, = broken.glob('*/vis_data/scalars.json')
+    path.write_text(path.read_text()[:-9])
+    code, said = call(broken, '--no-model')
+    assert code == 2 and 'is damaged' in said and 'Traceback' not in said

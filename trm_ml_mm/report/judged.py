@@ -1,0 +1,155 @@
+"""What a trained model says of its test set, image by image."""
+import base64
+import tempfile
+from pathlib import Path
+from typing import List, NamedTuple
+
+import numpy as np
+import torch
+
+from trm_ml_mm.apis import MultiLabelInferencer, load_model
+from trm_ml_mm.apis.calibrate import Track, logits_of_config, matching_columns
+from trm_ml_mm.engine import build_dataset, fill_classes, load_config
+from trm_ml_mm.engine.checkpoint import latest_checkpoint
+from trm_ml_mm.evaluation import average_precision
+from trm_ml_mm.labels import ABSENT, PRESENT, UNKNOWN, summarize_labels
+from trm_ml_mm.visualization.overlays import draw_prediction
+
+from .run import Run
+
+PAIRS = 15  # of classes that are confused
+
+
+class Picture(NamedTuple):
+    """An image of the test set with what the model says of it."""
+
+    data: str  # JPEG, base64
+    right: List[str]
+    missed: List[str]
+    wrong: List[str]
+
+
+class ClassFigures(NamedTuple):
+    """Of one class."""
+
+    name: str
+    ap: float  # percent; NaN without a positive
+    positives: int  # of the test set
+    known: int  # labels of the training set
+    known_positives: int
+    threshold: float
+
+
+class Confusion(NamedTuple):
+    """A class that is seen where another one is."""
+
+    seen: str
+    there: str
+    # Mean score of the one where it is absent: with and without the other.
+    beside: float
+    alone: float
+
+
+class Judged(NamedTuple):
+    """A model, and its test set of N images and C classes."""
+
+    scores: np.ndarray  # (N, C)
+    labels: np.ndarray  # (N, C) in {PRESENT, ABSENT, UNKNOWN}
+    classes: List[ClassFigures]
+    best: List[Picture]
+    worst: List[Picture]
+    confused: List[Confusion]
+
+
+def judge(run: Run, pictures: int = 6,
+          track: Track = lambda batches, count: batches) -> Judged:
+    """Run the last checkpoint of a training over its test set.
+
+    Args:
+        run: The training.
+        pictures: How many of the best, and of the worst, images to draw.
+        track: Shows progress.
+
+    Raises:
+        FileNotFoundError: If there is no checkpoint, or no CLIP.
+    """
+    checkpoint = latest_checkpoint(run.folder)
+    if checkpoint is None:
+        raise FileNotFoundError(f'{run.folder} has no checkpoint: train again '
+                                'with one, or leave the images out.')
+    cfg = load_config(str(run.config))
+    loaded = load_model(checkpoint, cfg)
+    predict = MultiLabelInferencer(loaded)
+    found = logits_of_config(loaded, cfg, 'test', track=track)
+    scores, present = predict.judge(found.logits)
+    names = predict.classes
+    statistics = getattr(loaded.model.head, 'label_statistics', None)
+    known = positive = [0] * len(names)
+    if statistics is not None:
+        positive = statistics.positives.tolist()
+        known = (statistics.negatives + statistics.positives).tolist()
+    ap = average_precision(*map(torch.from_numpy, (found.logits,
+                                                   found.labels)))
+    classes = [ClassFigures(*row) for row in zip(
+        names, (100 * ap).tolist(),
+        summarize_labels(found.labels).positive.tolist(), known, positive,
+        predict.thresholds)]
+    order = ranked(scores, found.labels)
+    chosen = order[:pictures], order[::-1][:pictures]
+    return Judged(scores, found.labels, classes, *(
+        draw(predict, cfg, images, present, found.labels)
+        for images in chosen), confusions(names, scores, found.labels))
+
+
+def ranked(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Images with a known positive, best judged first: by their mean log loss
+    over known labels."""
+    likely = np.clip(np.where(labels == PRESENT, scores, 1 - scores), 1e-6, 1)
+    known = labels != UNKNOWN
+    loss = -(np.log(likely) * known).sum(1) / np.maximum(known.sum(1), 1)
+    usable = np.flatnonzero((labels == PRESENT).any(1))
+    return usable[np.argsort(loss[usable], kind='stable')]
+
+
+def draw(predict: MultiLabelInferencer, cfg, images: np.ndarray,
+         present: np.ndarray, labels: np.ndarray) -> List[Picture]:
+    """Pictures of images of the test set."""
+    fill_classes(cfg, 'test', predict.classes)
+    dataset = build_dataset(cfg, 'test')
+    matching_columns(dataset.metainfo['classes'], predict.classes, 'test set')
+    pictures = []
+    for i in images.tolist():
+        pixels = dataset[i]['inputs'].permute(1, 2, 0).numpy()  # BGR
+        result, = predict(pixels, maps=True)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, 'image.jpg')
+            draw_prediction(pixels[..., ::-1], result, path)
+            data = base64.b64encode(path.read_bytes()).decode()
+
+        def chosen(where, row=i):
+            return [predict.classes[c] for c in np.flatnonzero(where[row])]
+
+        pictures.append(Picture(data, *map(chosen, (
+            present & (labels == PRESENT), ~present & (labels == PRESENT),
+            present & (labels == ABSENT)))))
+    return pictures
+
+
+def confusions(names, scores: np.ndarray, labels: np.ndarray
+               ) -> List[Confusion]:
+    """Pairs of classes, the worst first: how much the score of a class that is
+    absent rises where the other one is present."""
+    absent = (labels == ABSENT).astype(np.float64)
+    there = [(labels == value).astype(np.float64)
+             for value in (PRESENT, ABSENT)]
+    sums = [(scores * absent).T @ t for t in there]
+    counts = [absent.T @ t for t in there]
+    with np.errstate(invalid='ignore'):
+        beside, alone = (s / c for s, c in zip(sums, counts))
+    rise = np.where(counts[0] >= 5, beside - alone, -np.inf)
+    np.fill_diagonal(rise, -np.inf)
+    rise = np.nan_to_num(rise, nan=-np.inf)
+    order = np.argsort(-rise, axis=None)[:PAIRS]
+    pairs = np.stack(np.unravel_index(order, rise.shape), 1).tolist()
+    return [Confusion(names[a], names[b], beside[a, b], alone[a, b])
+            for a, b in pairs if rise[a, b] > 0]
