@@ -82,6 +82,8 @@ def test_a_bar_where_there_is_a_terminal(call, monkeypatch):
     assert re.search(r'loss \d\.\d{3}', shown)
     plain = re.sub(r'\x1b\[[0-9;?]*[A-Za-z]', '\n', shown)
     assert max(map(len, re.split(r'[\r\n]', plain))) <= 100
+    flat = re.sub(r'\x1b\[[0-9;?]*[A-Za-z]', '', shown)
+    assert re.search('┃ method .*┃ +OF1 ┃', flat)
     assert not Screen.current
 
 

@@ -35,8 +35,6 @@ class Screen(logging.Handler):
     def __init__(self):
         super().__init__()
         self.console = Console(highlight=False, markup=False)
-        # Lines of a terminal break between words; those of a file do not.
-        self.console.soft_wrap = not self.console.is_terminal
         self.replaced = []  # loggers, and the handlers they had
         self.last = ''
 
@@ -47,7 +45,10 @@ class Screen(logging.Handler):
         elif not getattr(record, SAID, False):
             return
         if text != self.last:  # as of a model that is built several times
-            self.console.print(text)
+            # Lines of a terminal break between words; those of a file, and of
+            # a table, do not.
+            self.console.print(text, soft_wrap='\n' in text or (
+                not self.console.is_terminal))
         self.last = text
 
     def replace_stream(self, logger: logging.Logger) -> None:
