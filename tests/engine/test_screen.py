@@ -8,6 +8,7 @@ import pytest
 from mmengine.logging import MMLogger
 from tests_support import ROOT, SMALL
 
+from trm_ml_mm.engine.hooks import ScreenHook
 from trm_ml_mm.evaluation import read_record
 from trm_ml_mm.evaluation.run_record import LAST
 from trm_ml_mm.utils.screen import Screen, say, short_screen
@@ -85,6 +86,16 @@ def test_a_bar_where_there_is_a_terminal(call, monkeypatch):
     flat = re.sub(r'\x1b\[[0-9;?]*[A-Za-z]', '', shown)
     assert re.search('┃ method .*┃ +OF1 ┃', flat)
     assert not Screen.current
+
+
+def test_an_error_gives_the_terminal_back(monkeypatch, capsys):
+    monkeypatch.setenv('FORCE_COLOR', '1')
+    with pytest.raises(RuntimeError), short_screen():
+        hook = ScreenHook()
+        hook._open('Training', 10, 0)
+        raise RuntimeError
+    shown = capsys.readouterr().out
+    assert shown.rindex('\x1b[?25h') > shown.rindex('\x1b[?25l')  # the cursor
 
 
 def test_a_test_shows_its_table(call, tmp_path):

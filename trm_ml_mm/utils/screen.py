@@ -37,6 +37,7 @@ class Screen(logging.Handler):
         self.console = Console(highlight=False, markup=False)
         self.replaced = []  # loggers, and the handlers they had
         self.last = ''
+        self.bar = None  # that is moving now
 
     def emit(self, record: logging.LogRecord) -> None:
         text = record.getMessage()
@@ -70,5 +71,7 @@ def short_screen() -> Iterator[None]:
         yield
     finally:
         Screen.current = None
+        if screen.bar is not None:  # an error: give the terminal back
+            screen.bar.stop()
         for logger, handlers in screen.replaced:
             logger.handlers[:] = handlers

@@ -152,6 +152,7 @@ class ScreenHook(Hook):
         self.task = self.bar.add_task(what, total=total, completed=done,
                                       figures='')
         self.bar.start()
+        screen.bar = self.bar
 
     def _close(self) -> None:
         if self.bar is not None:
