@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import List, Optional, Sequence, Union
 
 from filelock import FileLock
-from mmengine.logging import print_log
 
 from trm_ml_mm.engine import load_config
 from trm_ml_mm.evaluation.run_record import LAST, read_record
 from trm_ml_mm.features import CacheFiller, build_tower, splits_to_cache
+from trm_ml_mm.utils.screen import say
 from trm_ml_mm.utils.versions import code_version
 
 from .manifest import check_manifests, other_jobs, write_manifest
@@ -173,7 +173,7 @@ def _log_result(job: Job, out: Path, exitcode: int) -> None:
         text = f'validation mAP {read_validation(job, out):.2f}'
     else:
         text = ', '.join(f'{k} {row[k]:.2f}' for k in METRICS if k in row)
-    print_log(f'{name}: {text}', logger='current')
+    say(f'{name}: {text}')
 
 
 def read_row(job: Job, out: Union[str, Path]) -> Optional[dict]:
