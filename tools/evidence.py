@@ -4,6 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from trm_ml_mm.cli.arguments import command, parse
+
 PARTS = ['main', 'ablations', 'few_labels', 'other_tower', 'scenes_500',
          'scenes_20000']
 
@@ -29,13 +31,12 @@ def parse_args():
                         help='run these parts only')
     parser.add_argument('--processes', type=int,
                         help='runs at a time (default: one per core or GPU)')
-    return parser.parse_args()
+    return parse(parser)
 
 
+@command
 def main():
     args = parse_args()
-    from mmengine.logging import MMLogger
-
     from trm_ml_mm.experiments.manifest import check_manifests
     from trm_ml_mm.experiments.report import write_report
     from trm_ml_mm.experiments.run import cache_features, read_row, run_grid
@@ -44,7 +45,6 @@ def main():
         is_needed,
         plan_suite,
     )
-    MMLogger.get_instance('grid')
     parts = plan_suite(Path(__file__).parents[1] / 'configs', args.quick)
     jobs = [job for part in parts for job in part.jobs]
     check_manifests(jobs, args.out, OPTIONS, True)

@@ -3,7 +3,7 @@ python tools/inspect_tower.py CONFIG"""
 import argparse
 import sys
 
-from trm_ml_mm.cli.arguments import add_config, parse
+from trm_ml_mm.cli.arguments import add_config, command, parse
 
 # Reported for OpenAI's CLIP: value and where.
 PUBLISHED = {
@@ -29,6 +29,7 @@ def parse_args():
     return parse(parser)
 
 
+@command
 def main():
     args = parse_args()
     from rich.console import Console

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from trm_ml_mm.cli.arguments import add_cfg_options, parse, setting
+from trm_ml_mm.cli.arguments import add_cfg_options, command, parse, setting
 from trm_ml_mm.labels import PRESENT, UNKNOWN
 
 
@@ -58,6 +58,7 @@ def read_source(args):
     return label_matrix(dataset), paths, list(dataset.metainfo['classes'])
 
 
+@command
 def main():
     args = parse_args()
     from trm_ml_mm.labels import (

@@ -5,7 +5,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from trm_ml_mm.cli.arguments import setting
+from trm_ml_mm.cli.arguments import command, parse, setting
 
 
 def parse_args():
@@ -34,17 +34,15 @@ def parse_args():
     parser.add_argument(
         '--cfg-options', nargs='+', default=[],
         help='override config entries in every run: key=value')
-    return parser.parse_args()
+    return parse(parser)
 
 
+@command
 def main():
     args = parse_args()
-    from mmengine.logging import MMLogger
-
     from trm_ml_mm.experiments.plan import plan
     from trm_ml_mm.experiments.run import cache_features, read_row, run_grid
     from trm_ml_mm.experiments.tables import save_tables
-    MMLogger.get_instance('grid')
     data = [() if number is None else (f'scene_set={number}', )
             for number in args.scene_sets]
     jobs = plan(args.configs, args.known, args.seeds, data)

@@ -8,7 +8,7 @@ import statistics
 import sys
 from pathlib import Path
 
-from trm_ml_mm.cli.arguments import setting
+from trm_ml_mm.cli.arguments import command, parse, setting
 
 
 def parse_args():
@@ -29,13 +29,12 @@ def parse_args():
     parser.add_argument('--out', required=True, help='folder of all runs')
     parser.add_argument('--processes', type=int)
     parser.add_argument('--cfg-options', nargs='+', default=[])
-    return parser.parse_args()
+    return parse(parser)
 
 
+@command
 def main():
     args = parse_args()
-    from mmengine.logging import MMLogger
-
     from trm_ml_mm.experiments.plan import plan, short_option
     from trm_ml_mm.experiments.run import (
         cache_features,
@@ -44,7 +43,6 @@ def main():
     )
     from trm_ml_mm.experiments.tables import markdown, setting_name
     from trm_ml_mm.utils.io import write_text
-    MMLogger.get_instance('grid')
     searched = [entry.split('=', 1) for entry in args.search]
     if any(len(entry) < 2 for entry in searched):
         sys.exit(f'--search takes key=value,value,..., got {args.search}.')
