@@ -1,12 +1,17 @@
-"""Early stopping, balanced classes and TensorBoard: one line each."""
+"""Early stopping, balanced classes, pictures and TensorBoard: one line each."""
 import math
 
+import cv2
+import numpy as np
 import pytest
-from tests_support import ROOT
+import torch
+from tests_support import ROOT, SMALL
 
-from trm_ml_mm.engine import build_dataset, load_config
+from trm_ml_mm.datasets import label_matrix
+from trm_ml_mm.engine import build_dataset, build_runner, load_config
+from trm_ml_mm.engine.hooks import WatchHook
 from trm_ml_mm.evaluation import read_record
-from trm_ml_mm.labels import PRESENT
+from trm_ml_mm.labels import PRESENT, UNKNOWN
 
 SCENES = str(ROOT / 'configs/trm_ml_scenes.py')
 
@@ -84,12 +89,13 @@ def test_curves_go_to_tensorboard(small_run, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import (
         EventAccumulator,
     )
-    runner = small_run({'tensorboard': True})
+    runner = small_run({'tensorboard': True, 'watch': 1})
     runner.train()
     folder = next((tmp_path / 'run').rglob('events.out.tfevents*')).parent
     events = EventAccumulator(str(folder)).Reload()
     losses = events.Scalars('loss_cls')
     assert losses and all(math.isfinite(event.value) for event in losses)
+    assert [event.step for event in events.Images('watched_0')] == [1, 2]
     found = [event.value for event in events.Scalars('multi-label/mAP')]
     assert len(found) == 2
     last = runner.message_hub.get_scalar('val/multi-label/mAP').current()
@@ -125,3 +131,45 @@ def test_a_config_without_the_split(name, value, loader):
     cfg[f'{loader}_dataloader'] = None
     with pytest.raises(ValueError, match=f'{name} needs .*no {loader}_data'):
         load_config(cfg, {name: value})
+
+
+def test_images_are_watched(small_run, tmp_path):
+    runner = small_run({'watch': 3}, 'watched')
+    runner.train()
+    hook, = (h for h in runner.hooks if isinstance(h, WatchHook))
+    pictures = sorted(p.name for p in (tmp_path / 'watched/watched').iterdir())
+    assert len(pictures) == 6 and pictures[0].endswith('epoch_1.jpg')
+    assert cv2.imread(str(tmp_path / 'watched/watched' / pictures[0])
+                      ).shape[1] > 400  # the image, and at least one label
+    backend = {p.name for p in (tmp_path / 'watched').rglob(
+        'vis_data/vis_image/*')}
+    assert backend == {f'watched_{i}_{epoch}.png' for i in range(3)
+                       for epoch in (1, 2)}
+    # Every label that is drawn is known, or a pseudo-label of the last epoch.
+    labels = label_matrix(runner.train_dataloader.dataset)
+    assert (labels[hook.chosen] == PRESENT).any(1).all()
+    assert (hook.pseudo[hook.known != UNKNOWN] == UNKNOWN).all()
+    maps = np.random.RandomState(0).rand(30, 6, 6)
+    found = hook.labels_of(0, [.5] * 30, maps, (96, 96))
+    names = {label['name'] for label in found}
+    assert names == {
+        hook.classes[c] + ('' if hook.known[0, c] == PRESENT else ' (pseudo)')
+        for c in range(30)
+        if PRESENT in (hook.known[0, c], hook.pseudo[0, c])}
+    same = small_run(work_dir='plain')
+    same.train()
+    for a, b in zip(runner.model.state_dict().values(),
+                    same.model.state_dict().values()):
+        assert torch.equal(a.nan_to_num(), b.nan_to_num())  # only looked at
+
+
+def test_what_cannot_be_watched_is_refused(tmp_path):
+    for value in (0, True, 'all'):
+        with pytest.raises(ValueError, match='watch is a positive number'):
+            load_config(SCENES, {'watch': value})
+    with pytest.raises(ValueError, match='looks at the whole image'):
+        build_runner(str(ROOT / 'configs/baselines/linear_probe.py'),
+                     str(tmp_path / 'probe'), {
+                         'watch': 1, 'experiment_name': 'watch a probe',
+                         **{key: value for key, value in SMALL.items()
+                            if 'prototypes' not in key}}).train()

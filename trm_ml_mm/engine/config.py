@@ -33,7 +33,7 @@ def load_config(config: Union[str, Config],
         options: As ``--cfg-options`` gives them: dotted entries, and the
             shorthands of :mod:`~trm_ml_mm.engine.shorthands` (``epochs``,
             ``lr``, ``image_size``, ``arch``, ``data_root``, ``workers``,
-            ``early_stopping``, ``balance_classes``, ``tensorboard``,
+            ``early_stopping``, ``balance_classes``, ``tensorboard``, ``watch``,
             ``scene_set``; of CSV files: ``image_folder``, ``image_column``,
             ``ignore_columns``).
 

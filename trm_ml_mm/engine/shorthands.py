@@ -306,6 +306,21 @@ def set_tensorboard(cfg: Config, wanted: bool) -> None:
                           'pip install tensorboard.')
 
 
+def set_watch(cfg: Config, images: int) -> None:
+    """Draw a few training images after each epoch (``WatchHook``).
+
+    Raises:
+        ValueError: If it is no positive integer.
+    """
+    if not isinstance(images, Integral) or isinstance(images, bool) or (
+            images < 1):
+        raise ValueError('watch is a positive number of training images, got '
+                         f'{images!r}.')
+    hook = dict(type='trm_ml_mm.WatchHook', images=images)
+    cfg.custom_hooks = [*(entry for entry in cfg.get('custom_hooks') or ()
+                          if entry['type'] != hook['type']), hook]
+
+
 def set_balance_classes(cfg: Config, threshold: float) -> None:
     """Repeat training images of rare classes (MMEngine's
     ``ClassBalancedDataset``, around the masked set).
@@ -347,6 +362,7 @@ SHORTHANDS: Dict[str, Callable] = dict(
     lr=set_lr,
     scene_set=set_scene_set,
     tensorboard=set_tensorboard,
+    watch=set_watch,
     workers=set_workers,
     balance_classes=set_balance_classes)
 # They move entries that other options may name, so they come after these.

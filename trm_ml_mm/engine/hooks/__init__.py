@@ -10,10 +10,11 @@ from .screen import ScreenHook
 from .skipped_images import SkippedImagesHook
 from .stop_signal import StopSignalHook
 from .training_time import TrainingTimeHook
+from .watch import WatchHook
 
 __all__ = [
     'AtomicCheckpointHook', 'EpochSeedHook', 'FiniteLossHook',
     'PartialLabelHook', 'PlainCheckpointHook', 'PredictionPicturesHook',
     'PseudoLabelQualityHook', 'ReportHook', 'ScreenHook', 'SkippedImagesHook',
-    'StopSignalHook', 'TrainingTimeHook', 'seed_worker'
+    'StopSignalHook', 'TrainingTimeHook', 'WatchHook', 'seed_worker'
 ]
