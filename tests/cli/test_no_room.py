@@ -8,7 +8,7 @@ import pytest
 from mmengine.logging import MMLogger
 from tests_support import build_small
 
-from trm_ml_mm.cli import main
+from trm_ml_mm.cli import main, next_command
 from trm_ml_mm.utils import io
 
 TABLE = 'scenes/labels.csv', '--images', 'scenes/images'
@@ -50,6 +50,7 @@ def call(arguments):
     finally:
         sys.argv = before
         MMLogger._instance_dict.clear()
+        next_command.COMMAND_NAMES.clear()  # of a process that is trm-ml
 
 
 @pytest.mark.parametrize('name', COMMANDS)
