@@ -1,4 +1,5 @@
 """A training as one page: its figures, its names, and in a browser."""
+import base64
 import csv
 import html
 import json
@@ -7,12 +8,14 @@ import shutil
 import subprocess
 import sys
 
+import cv2
 import numpy as np
 import pytest
 from mmengine.logging import MMLogger
-from tests_support import build_small
+from tests_support import ROOT, SMALL, build_small
 
 from trm_ml_mm.cli import report as command
+from trm_ml_mm.engine import build_runner
 from trm_ml_mm.evaluation.run_record import LAST
 from trm_ml_mm.labels import ABSENT, PRESENT, UNKNOWN, load_mask
 from trm_ml_mm.report import judge, read_run, write_report
@@ -121,6 +124,21 @@ def test_the_page_stands_alone_and_escapes_names(page, judged):
     assert page.stat().st_size < 5e6
     for one in judged.classes:
         assert f'<option>{one.name}</option>' in text
+
+
+def test_a_head_without_maps_shows_plain_images(tmp_path):
+    build_runner(str(ROOT / 'configs/baselines/text_image.py'),
+                 str(tmp_path / 'run'), {
+                     **{key: value for key, value in SMALL.items()
+                        if 'prototypes' not in key},
+                     'experiment_name': 'no maps', 'train_cfg.max_epochs': 1,
+                 }).train()
+    MMLogger._instance_dict.clear()
+    found = judge(read_run(tmp_path / 'run'), 1)
+    pixels = cv2.imdecode(np.frombuffer(base64.b64decode(
+        found.best[0].data), np.uint8), cv2.IMREAD_COLOR)
+    assert pixels.shape == (96, 96, 3)
+    assert found.best[0].right or found.best[0].missed
 
 
 DRIVER = '''

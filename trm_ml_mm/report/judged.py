@@ -4,6 +4,7 @@ import tempfile
 from pathlib import Path
 from typing import List, NamedTuple
 
+import cv2
 import numpy as np
 import torch
 
@@ -13,6 +14,7 @@ from trm_ml_mm.engine import build_dataset, fill_classes, load_config
 from trm_ml_mm.engine.checkpoint import latest_checkpoint
 from trm_ml_mm.evaluation import average_precision
 from trm_ml_mm.labels import ABSENT, PRESENT, UNKNOWN, summarize_labels
+from trm_ml_mm.models.heads.base import has_maps
 from trm_ml_mm.visualization.overlays import draw_prediction
 
 from .run import Run
@@ -113,17 +115,21 @@ def ranked(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 def draw(predict: MultiLabelInferencer, cfg, images: np.ndarray,
          present: np.ndarray, labels: np.ndarray) -> List[Picture]:
-    """Pictures of images of the test set."""
+    """Pictures of images of the test set; without maps if the head has
+    none."""
     fill_classes(cfg, 'test', predict.classes)
     dataset = build_dataset(cfg, 'test')
     matching_columns(dataset.metainfo['classes'], predict.classes, 'test set')
     pictures = []
     for i in images.tolist():
         pixels = dataset[i]['inputs'].permute(1, 2, 0).numpy()  # BGR
-        result, = predict(pixels, maps=True)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, 'image.jpg')
-            draw_prediction(pixels[..., ::-1], result, path)
+            if has_maps(predict.model.head):
+                result, = predict(pixels, maps=True)
+                draw_prediction(pixels[..., ::-1], result, path)
+            else:  # such a head looks at the whole image
+                cv2.imwrite(str(path), pixels)
             data = base64.b64encode(path.read_bytes()).decode()
 
         def chosen(where, row=i):

@@ -12,6 +12,7 @@ from mmpretrain.registry import TRANSFORMS
 from trm_ml_mm.datasets.base import label_matrix, resolve_dataset
 from trm_ml_mm.labels import PRESENT, UNKNOWN
 from trm_ml_mm.models.feature_maps import map_size
+from trm_ml_mm.models.heads.base import has_maps
 from trm_ml_mm.registry import HOOKS
 from trm_ml_mm.utils.checks import check_positive
 from trm_ml_mm.visualization.overlays import draw_prediction
@@ -30,7 +31,8 @@ class WatchHook(Hook):
 
     The images are the first ones that have a known positive. Pictures go to
     ``watched/<image>_epoch_<n>.jpg`` in the work dir, and to the visualizer's
-    backends, such as TensorBoard.
+    backends, such as TensorBoard. Of several ranks, the main one draws; it
+    knows the pseudo-labels of its own share of the images.
 
     Args:
         images: How many.
@@ -52,6 +54,11 @@ class WatchHook(Hook):
         if runner.cfg.get('feature_cache'):
             raise ValueError('watch draws images, and feature_cache has '
                              'features: train without one of them.')
+        head = getattr(bare(runner), 'head', None)
+        if not has_maps(head):
+            raise ValueError(
+                f'watch draws where a head looks, and {type(head).__name__} '
+                'looks at the whole image: train without watch.')
         labels = label_matrix(dataset)
         self.chosen = np.flatnonzero(
             (labels == PRESENT).any(1))[:self.images].tolist()
@@ -66,7 +73,7 @@ class WatchHook(Hook):
             *steps, dict(type='PackInputs', meta_keys=()))])
         self.steps = [dict(step, type=step['type'].split('.')[-1])
                       for step in steps]
-        prototypes = getattr(bare(runner).head, 'prototypes', None)
+        prototypes = getattr(head, 'prototypes', None)
         self.listener = self.latest = None
         if prototypes is not None:
             self.listener = prototypes.register_forward_hook(
@@ -113,7 +120,8 @@ class WatchHook(Hook):
                             f'{runner.epoch + 1}.jpg')
             draw_prediction(pixels[..., ::-1], dict(labels=labels), out)
             runner.visualizer.add_image(
-                f'{FOLDER}_{number}', read_rgb(out), runner.epoch + 1)
+                f'{FOLDER}_{number}', cv2.imread(str(out))[..., ::-1],
+                runner.epoch + 1)
         model.train(was_training)
 
     def labels_of(self, number: int, scores: List[float], maps: np.ndarray,
@@ -142,7 +150,3 @@ def steps_of_validation(cfg) -> List[dict]:
                 dataset = dataset.dataset
             return list(dataset.get('pipeline') or ())[1:]
     return []
-
-
-def read_rgb(path: Path) -> np.ndarray:
-    return cv2.imread(str(path))[..., ::-1]

@@ -290,6 +290,13 @@ class MatchingHead(MultiLabelClsHead):
                                   self.thr, self.topk)
 
 
+def has_maps(head) -> bool:
+    """Whether a head says where it looks for a category
+    (:meth:`MatchingHead.saliency`)."""
+    own = getattr(type(head), 'saliency', None)
+    return own is not None and own is not MatchingHead.saliency
+
+
 def has_text(feats: Tuple[Tensor]) -> bool:
     """Whether features come from CLIP, with the text of the classes."""
     return isinstance(feats, CLIPFeatures) and feats.text is not None
