@@ -3,13 +3,9 @@ import json
 import re
 import shlex
 import shutil
-import sys
 
 import pytest
-from tests_support import ROOT, build_small
-
-from trm_ml_mm.cli import main as trm_ml
-from trm_ml_mm.cli import next_command
+from tests_support import ROOT, build_small, trm_ml
 
 # What each page starts from: files of this test under the names that the page
 # takes for granted.
@@ -44,7 +40,8 @@ def start(tmp_path_factory):
     shutil.copy(folder / 'run/epoch_1.pth', folder / 'epoch_10.pth')
     for name in ('trm_ml_scenes', 'text_pixel'):
         shutil.copytree(folder / 'run', folder / 'work_dirs' / name)
-    call(['make-scenes', '--out', str(folder / 'scenes'), '--images', '8'])
+    assert trm_ml(['make-scenes', '--out', folder / 'scenes', '--images',
+                   '8']) == 0
     shutil.copytree(folder / 'scenes/images', folder / 'photos')
     for path in (folder / 'photos').iterdir():
         path.rename(path.with_suffix('.jpg'))
@@ -70,19 +67,6 @@ def annotate(tasks, answers):
     answers.write_text(json.dumps(done), encoding='utf-8')
 
 
-def call(arguments):
-    """The console command, in this process."""
-    before = sys.argv
-    sys.argv = ['trm-ml', *arguments]
-    try:
-        trm_ml.main()
-    except SystemExit as end:
-        assert not end.code, f'{arguments} ended with {end.code}'
-    finally:
-        sys.argv = before
-        next_command.COMMAND_NAMES.clear()  # of a process that is trm-ml
-
-
 @pytest.mark.parametrize('page', PAGES)
 def test_the_commands_of_a_page_run(page, start, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -94,7 +78,7 @@ def test_the_commands_of_a_page_run(page, start, tmp_path, monkeypatch):
     for line in found:
         if 'answers.json' in line:
             annotate(tmp_path / 'tasks.json', tmp_path / 'answers.json')
-        call(shlex.split(line)[1:])
+        assert trm_ml(shlex.split(line)[1:]) == 0, line
 
 
 def test_no_page_is_left_out():

@@ -6,6 +6,9 @@ import sys
 import uuid
 from pathlib import Path
 
+from mmengine.logging import MMLogger
+
+from trm_ml_mm.cli import main, next_command
 from trm_ml_mm.engine import build_runner
 
 ROOT = Path(__file__).parents[1]
@@ -35,6 +38,21 @@ def build_small(folder, options=None, work_dir='run',
     return build_runner(str(ROOT / 'configs' / config),
                         work_dir=str(folder / work_dir), options=options,
                         **kwargs)
+
+
+def trm_ml(arguments):
+    """Exit status of the console command, in this process."""
+    before = sys.argv
+    sys.argv = ['trm-ml', *map(str, arguments)]
+    try:
+        main.main()
+    except SystemExit as end:
+        return end.code or 0
+    finally:
+        sys.argv = before
+        next_command.COMMAND_NAMES.clear()  # of a process that is trm-ml
+        MMLogger._instance_dict.clear()
+    return 0
 
 
 def small_backbones():

@@ -2,13 +2,10 @@
 whatever a command writes; and what was there before stays."""
 import errno
 import shutil
-import sys
 
 import pytest
-from mmengine.logging import MMLogger
-from tests_support import build_small
+from tests_support import build_small, trm_ml
 
-from trm_ml_mm.cli import main, next_command
 from trm_ml_mm.utils import io
 
 TABLE = 'scenes/labels.csv', '--images', 'scenes/images'
@@ -35,22 +32,8 @@ def place(tmp_path_factory):
     build_small(folder, {'train_cfg.max_epochs': 1}).train()
     shutil.copy(folder / 'run/epoch_1.pth', folder / 'a.pth')
     (folder / 'answers.json').write_text('[]')
-    call(['make-scenes', '--images', '24', '--out', str(folder / 'scenes')])
+    trm_ml(['make-scenes', '--images', '24', '--out', str(folder / 'scenes')])
     return folder
-
-
-def call(arguments):
-    """Exit status of the console command."""
-    before = sys.argv
-    sys.argv = ['trm-ml', *arguments]
-    try:
-        main.main()
-    except SystemExit as end:
-        return end.code
-    finally:
-        sys.argv = before
-        MMLogger._instance_dict.clear()
-        next_command.COMMAND_NAMES.clear()  # of a process that is trm-ml
 
 
 @pytest.mark.parametrize('name', COMMANDS)
@@ -58,7 +41,7 @@ def test_a_full_disk(place, tmp_path, monkeypatch, capsys, name):
     monkeypatch.chdir(place)
     monkeypatch.setattr(io.os, 'fsync', full)
     out = tmp_path / 'out.pth'
-    code = call([str(out) if a == 'OUT' else a for a in COMMANDS[name]])
+    code = trm_ml([str(out) if a == 'OUT' else a for a in COMMANDS[name]])
     error = capsys.readouterr().err
     assert code == 2 and 'disk is full' in error, error
     assert 'Traceback' not in error
@@ -77,7 +60,7 @@ def test_a_place_that_cannot_be_written_to(place, tmp_path, monkeypatch,
     monkeypatch.chdir(place)
     (tmp_path / 'file').write_text('mine')
     out = tmp_path / 'file/out.pth'
-    code = call([str(out) if a == 'OUT' else a for a in COMMANDS[name]])
+    code = trm_ml([str(out) if a == 'OUT' else a for a in COMMANDS[name]])
     error = capsys.readouterr().err
     assert code == 2 and str(tmp_path / 'file') in error, error
     assert 'Traceback' not in error

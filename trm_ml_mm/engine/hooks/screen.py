@@ -1,6 +1,6 @@
 """A run on the screen: what it is, how far it is, how good it is."""
 import logging
-from typing import Dict, List, Optional
+from typing import Dict, Optional
 
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
@@ -18,6 +18,7 @@ from trm_ml_mm.utils.mmengine_private import built_loop
 from trm_ml_mm.utils.screen import Screen, near, say
 
 from .pseudo_labels import PseudoLabelQualityHook
+from .training_time import is_validated
 
 REFRESH = 10  # steps between two looks at the loss
 HEADLINE = ('mAP', 'CF1', 'OF1')
@@ -40,9 +41,8 @@ class ScreenHook(Hook):
     def before_train(self, runner) -> None:
         if runner.rank != 0:
             return
-        for line in (*data_lines(runner), model_line(runner),
-                     log_line(runner)):
-            say(line)
+        for line in (data_line, model_line, log_line):
+            say(line(runner))
         if runner.iter:
             say(f'Going on after {place(runner)}.')
         self._open('Training', runner.max_iters, runner.iter)
@@ -73,7 +73,9 @@ class ScreenHook(Hook):
             self.bar.update(self.task, completed=batch_idx + 1)
 
     def after_train_epoch(self, runner) -> None:
-        if runner.rank == 0 and not self._is_validated(runner):
+        validated = built_loop(runner, 'val') is not None and is_validated(
+            runner.train_loop, runner.epoch + 1, runner.max_epochs)
+        if runner.rank == 0 and not validated:
             say(self.epoch_line(runner, place(runner, within=True), {}))
 
     def after_val_epoch(self, runner, metrics: Optional[dict] = None) -> None:
@@ -131,14 +133,6 @@ class ScreenHook(Hook):
                     '+-', ('positive', 'negative'), made, ('.0f', '.1f'))))
         return '  '.join(parts)
 
-    def _is_validated(self, runner) -> bool:
-        """Whether a validation follows the epoch that ends."""
-        loop, number = runner.train_loop, runner.epoch + 1
-        return built_loop(runner, 'val') is not None and (
-            number >= loop.val_begin and (
-                number % loop.val_interval == 0
-                or number == runner.max_epochs))
-
     def _open(self, what: str, total: int, done: int) -> None:
         self._close()
         self.task = 0
@@ -171,7 +165,7 @@ def place(runner, within: bool = False) -> str:
     return f'Epoch {runner.epoch + within}/{runner.max_epochs}'
 
 
-def data_lines(runner) -> List[str]:
+def data_line(runner) -> str:
     """How many images, classes and labels there are."""
     images = len(runner.train_dataloader.dataset)
     statistics = getattr(getattr(bare(runner), 'head', None),
@@ -187,7 +181,7 @@ def data_lines(runner) -> List[str]:
     val = built_loop(runner, 'val')
     if val is not None:
         text += f'; {len(val.dataloader.dataset)} images to validate on'
-    return [text + '.']
+    return text + '.'
 
 
 def model_line(runner) -> str:

@@ -174,8 +174,7 @@ def left(runner, in_step: bool = False) -> Work:
     now, last = (runner.iter, runner.max_iters) if by_step else (
         runner.epoch, runner.max_epochs)
     validations = 0 if val is None else sum(
-        number >= loop.val_begin and (number % loop.val_interval == 0
-                                      or number == last)
+        is_validated(loop, number, last)
         for number in range(now + 1, last + 1))
     return Work(
         steps=runner.max_iters - done,
@@ -184,6 +183,12 @@ def left(runner, in_step: bool = False) -> Work:
         val_images=0 if val is None else images_of(val.dataloader),
         test_images=next((images_of(hook.loader) for hook in runner.hooks if
                           getattr(hook, 'loader', None) is not None), 0))
+
+
+def is_validated(loop, number: int, last: int) -> bool:
+    """Whether a validation follows an epoch (or step) of a train loop."""
+    return number >= loop.val_begin and (
+        number % loop.val_interval == 0 or number == last)
 
 
 def images_of(loader) -> int:
