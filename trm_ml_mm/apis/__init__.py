@@ -10,6 +10,7 @@ from .fill import ClassReport, Evidence, Filled, fill_blanks, report
 from .hub import get_config, get_model, list_models
 from .inferencer import MultiLabelInferencer
 from .model import LoadedModel, load_model
+from .other_classes import with_classes
 from .tables import TrainingTable, from_config, from_table
 
 __all__ = [
@@ -17,5 +18,6 @@ __all__ = [
     'MultiLabelInferencer', 'TrainingTable', 'UnseenLogits',
     'checkpoint_logits', 'cross_fit', 'fill_blanks', 'from_config',
     'from_table', 'get_config', 'get_model', 'list_models', 'load_model',
-    'logits_of_config', 'logits_of_table', 'report', 'store_calibration'
+    'logits_of_config', 'logits_of_table', 'report', 'store_calibration',
+    'with_classes'
 ]

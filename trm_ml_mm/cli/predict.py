@@ -30,6 +30,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--classes', nargs='+', metavar='NAME', help='only these classes')
     parser.add_argument(
+        '--words', nargs='+', metavar='NAME', help='these classes in place of '
+        'those of the training; a new one is recognised by its words alone')
+    parser.add_argument(
         '--top', type=int, default=5,
         help='labels of each image in the printed table, and in --json')
     parser.add_argument(
@@ -57,11 +60,14 @@ def main() -> None:
     from rich.console import Console
     from rich.progress import track
 
-    from trm_ml_mm.apis import MultiLabelInferencer
+    from trm_ml_mm.apis import MultiLabelInferencer, load_model, with_classes
     from trm_ml_mm.datasets.images import find_images
     images = find_images(args.inputs)
+    loaded = load_model(args.checkpoint, args.config, weights=args.weights)
+    if args.words:
+        loaded = with_classes(loaded, args.words)
     predict = MultiLabelInferencer(
-        args.checkpoint, args.config, args.device, args.weights,
+        loaded, device=args.device,
         tta=None if args.tta is None else args.tta or (1., ),
         tiles=args.tiles, only=args.classes)
     rows, unreadable, count = [], [], 0

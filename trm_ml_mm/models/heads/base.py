@@ -63,6 +63,8 @@ class MatchingHead(MultiLabelClsHead):
     """
 
     needs_map = True  # False: one vector per image is enough
+    # Whether it recognises a class that it was not trained on by its words.
+    is_open_vocabulary = True
     class_axes = dict(bias=(0, ))
 
     def __init__(self,

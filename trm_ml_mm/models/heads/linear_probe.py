@@ -24,6 +24,7 @@ class LinearProbeHead(MatchingHead):
     """
 
     needs_map = False
+    is_open_vocabulary = False
     class_axes = {**MatchingHead.class_axes, 'output.weight': (0, )}
 
     def __init__(self, *args, logit_scale: float = 10., **kwargs):

@@ -70,6 +70,10 @@ class QueryDecoderHead(TextRegionMatchingHead):
         if start == 'random':
             nn.init.normal_(self.output, std=self.dim**-0.5)
 
+    @property
+    def is_open_vocabulary(self) -> bool:
+        return self.start == 'text'
+
     def find_regions(self, joint: CLIPFeatures) -> RegionFeatures:
         """As of text-region matching, then self-attention and dropout."""
         found = super().find_regions(joint)

@@ -108,6 +108,11 @@ class TextRegionMatchingHead(MatchingHead):
         self.train_level = train_level
         self.score_level = scores
 
+    @property
+    def is_open_vocabulary(self) -> bool:
+        # Random queries do not read the text.
+        return getattr(self.region, 'start', None) == 'text'
+
     def match(self, feats: Tuple[Tensor]) -> MatchingOutput:
         """Logits of both levels, with the features and maps behind them."""
         joint = self.joint_features(feats)

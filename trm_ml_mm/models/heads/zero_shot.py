@@ -51,6 +51,8 @@ class ZeroShotHead(MultiLabelClsHead):
         ValueError: If the level is unknown, or the head is trained.
     """
 
+    is_open_vocabulary = True
+
     def __init__(self,
                  level: str = 'dense',
                  num_classes: Optional[int] = None,
