@@ -17,7 +17,7 @@ FLOORS = [
     {'features', 'visualization'},
     {'engine'},
     {'apis', 'annotation'},
-    {'export', 'report'},
+    {'demo', 'export', 'report'},
     {'experiments', 'cli'},
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

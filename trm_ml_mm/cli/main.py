@@ -15,6 +15,7 @@ COMMANDS = (
     ('fill', 'fill_labels', 'fill in the blanks of a table of labels'),
     ('publish', 'publish_model', 'write a file to hand over'),
     ('report', 'report', 'write a training as an HTML page'),
+    ('demo', 'demo', 'open a page in the browser to play with a model'),
     ('export', 'export', 'write an ONNX or PyTorch file'),
     ('split', 'split_table', 'split one table into train, val and test'),
     ('inspect', 'inspect_data', 'look at data before a training'),

@@ -1,7 +1,8 @@
 """An image with its predicted labels, and where each was seen."""
 from pathlib import Path
-from typing import Union
+from typing import Optional, Union
 
+import cv2
 import numpy as np
 import torch
 from matplotlib.figure import Figure
@@ -14,6 +15,7 @@ SIDE, GAP, TITLE = 2.6, .1, .25  # inches: of a panel, between two, above it
 MOST = 11  # panels of labels; a picture stays readable
 LISTED = 12  # labels in the title of the first panel
 LONGEST = 24  # characters of a name in one line
+SMALLEST, LARGEST = 480, 1280  # pixels: the longer side of a picture alone
 
 
 def draw_prediction(image: np.ndarray, result: dict, path: Union[str, Path]
@@ -69,6 +71,37 @@ def draw_prediction(image: np.ndarray, result: dict, path: Union[str, Path]
     frame.set_ylim(size[1], 0)
     # PNG: little compression takes a third of the time.
     figure.savefig(path, dpi=110, pil_kwargs=dict(compress_level=1))
+
+
+def draw_region(image: np.ndarray, label: Optional[dict]) -> np.ndarray:
+    """An image with the map, the box and the peak of one label.
+
+    Args:
+        image: ``(H, W, 3)`` uint8, RGB.
+        label: Of :class:`~trm_ml_mm.apis.MultiLabelInferencer`, with maps;
+            None: the image alone.
+
+    Returns:
+        ``(H', W', 3)`` uint8, RGB; its longer side has 480 to 1280 pixels.
+    """
+    side = max(image.shape[:2])
+    scale = min(max(side, SMALLEST), LARGEST) / side
+    picture = cv2.resize(
+        np.ascontiguousarray(image), None, fx=scale, fy=scale,
+        interpolation=cv2.INTER_NEAREST if scale > 1 else cv2.INTER_AREA)
+    if label is None:
+        return picture
+    values = torch.from_numpy(np.ascontiguousarray(label['map']))
+    heat = enlarged(values / values.max(), picture.shape[:2]).clip(0, 1)
+    heat = cv2.applyColorMap((255 * heat).astype(np.uint8),
+                             cv2.COLORMAP_INFERNO)[..., ::-1]
+    picture = cv2.addWeighted(picture, .45, np.ascontiguousarray(heat), .55, 0)
+    left, top, right, bottom = (round(scale * value) for value in label['box'])
+    cv2.rectangle(picture, (left, top), (right - 1, bottom - 1),
+                  (255, 255, 255), 2)
+    peak = [round(scale * (value + .5)) for value in label['peak']]
+    return cv2.drawMarker(picture, peak, (0, 255, 255), cv2.MARKER_CROSS, 24,
+                          3)
 
 
 def _best(result: dict) -> str:
