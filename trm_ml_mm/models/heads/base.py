@@ -55,7 +55,8 @@ class MatchingHead(MultiLabelClsHead):
         relations: Scale of
             :class:`~trm_ml_mm.models.relations.CategoryRelations`; 0: none.
         initial_logit: Mean logit at the start; see :meth:`calibrate_bias`.
-        thr, topk: As in MMPretrain's ``MultiLabelClsHead``.
+        thr: As in MMPretrain's ``MultiLabelClsHead``.
+        topk: As in MMPretrain's ``MultiLabelClsHead``.
 
     Raises:
         ValueError: If ``num_classes`` disagrees with the names, a width is
@@ -335,7 +336,8 @@ def attach_predictions(data_samples: Optional[List[DataSample]],
 
     Args:
         data_samples: Of B images; None: new ones.
-        scores, logits: ``(B, C)``.
+        scores: ``(B, C)`` sigmoids.
+        logits: ``(B, C)`` what the scores come from.
         thr: Labels with at least this score are predicted; None: the ``topk``.
         topk: Number of predicted labels without ``thr``.
     """
