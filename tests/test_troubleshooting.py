@@ -82,7 +82,8 @@ def test_every_entry_says_why_and_what_to_do():
     assert len(ENTRIES) == len(set(ENTRIES)) >= 40
     assert PAGE.count('* **Why.** ') == len(ENTRIES)
     assert PAGE.count('* **What to do.** ') == len(ENTRIES)
-    counts = re.findall(r'^\| \[(.*)\]\(#.*\) \| (\d+) messages \|$', PAGE, re.M)
+    counts = re.findall(r'^\| \[(.*)\]\(#.*\) \| (\d+) messages \|$', PAGE,
+                        re.M)
     for name, count in counts:
         section = PAGE.split(f'\n## {name}\n')[1].split('\n## ')[0]
         assert section.count('* **Why.** ') == int(count), name

@@ -49,9 +49,9 @@ class MatchingHead(MultiLabelClsHead):
         assume_negative: Assume-negative weight (Cole et al., arXiv
             2106.09708): an unknown label without a pseudo-label counts as
             absent, if the negatives of its class are not labelled
-            (:meth:`~trm_ml_mm.models.label_statistics.LabelCounts
-            .negatives_are_labelled`), as with single positive labels or tags.
-            0: never.
+            (``negatives_are_labelled`` of
+            :class:`~trm_ml_mm.models.label_statistics.LabelCounts`), as with
+            single positive labels or tags. 0: never.
         relations: Scale of
             :class:`~trm_ml_mm.models.relations.CategoryRelations`; 0: none.
         initial_logit: Mean logit at the start; see :meth:`calibrate_bias`.
