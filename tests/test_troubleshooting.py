@@ -6,7 +6,7 @@ import pytest
 from tests_support import ROOT
 
 PAGE = (ROOT / 'docs/troubleshooting.md').read_text(encoding='utf-8')
-ENTRIES = re.findall(r'^\*\*`(.*)`\*\*$', PAGE, re.M)
+ENTRIES = re.findall(r'^### `(.*)`$', PAGE, re.M)
 # What prints: it raises, or goes to the screen or the log.
 PRINTS = {'say', 'print', 'print_log', 'exit', 'error', 'warning', 'warn'}
 GAP = '\0'  # a value in an f-string
