@@ -1,8 +1,10 @@
 """Every command of the pages on using a model is run, as it stands there."""
 import json
 import re
+import runpy
 import shlex
 import shutil
+import sys
 
 import pytest
 from tests_support import ROOT, build_small, trm_ml
@@ -88,3 +90,39 @@ def test_no_page_is_left_out():
     pages = {p.stem for p in (ROOT / 'docs').glob('*.md')
              if '\ntrm-ml ' in p.read_text()}
     assert pages == {*PAGES, 'own_photos'}  # which has a test of its own
+
+
+def tool_lines():
+    """Every line of README and docs that calls a script of tools/, and the
+    page."""
+    for path in [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]:
+        text = path.read_text(encoding='utf-8').replace('\\\n', ' ')
+        for block in re.findall(r'^ *```bash\n(.*?)^ *```', text, re.M | re.S):
+            for line in block.splitlines():
+                words = shlex.split(line, comments=True)
+                place = next((i for i, word in enumerate(words)
+                              if word.startswith('tools/')), None)
+                if place is not None and '$@' not in words:  # a function
+                    yield path.name, words[place], words[place + 1:]
+
+
+def test_every_command_of_a_script_could_be_given(monkeypatch):
+    """Scripts that the pages call exist and know the options that they are
+    given. (It runs none of them: some take hours.)"""
+    pages = set()
+    for page, script, arguments in tool_lines():
+        path = ROOT / script
+        assert path.is_file(), (page, script)
+        pages.add(page)
+        if path.suffix != '.py' or path.parent.name == 'benchmarks':
+            continue
+        main = runpy.run_path(str(path), run_name='a tool')['main']
+        parse_args = main.__globals__.get('parse_args') or (
+            main.__wrapped__.__globals__['parse_args'])
+        monkeypatch.setattr(sys, 'argv', [script, *arguments])
+        try:
+            parse_args()
+        except SystemExit:
+            pytest.fail(f'{page}: {script} {shlex.join(arguments)}')
+    assert {'README.md', 'index.md', 'benchmarks.md', 'options.md',
+            'many_gpus.md', 'protocols.md'} <= pages

@@ -102,7 +102,7 @@ def test_a_source_distribution_has_what_the_repository_has(built):
                     '.mim' not in path.parts):
                 assert str(path.relative_to(ROOT)) in names
     assert {'README.md', 'CHANGELOG.md', 'model-index.yml', 'LICENSE',
-            '.ci/run', 'docs/results.json'} <= names
+            '.ci/run', 'docs/results.json', 'mkdocs.yml'} <= names
 
 
 def test_the_wheel_is_complete_without_the_repository(built, tmp_path):

@@ -422,7 +422,8 @@ def test_several_sets_share_one_mask(tmp_path):
                                                    'two/images/b.jpg')
 
 
-@pytest.mark.parametrize('file', ['README.md', 'docs/data.md'])
+@pytest.mark.parametrize('file', ['README.md', 'docs/index.md',
+                                  'docs/own_photos.md', 'docs/data.md'])
 def test_documented_csv_examples_are_read(tmp_path, file):
     blocks = re.findall('```csv\n(.*?)```', (ROOT / file).read_text(), re.S)
     assert blocks

@@ -43,12 +43,48 @@ def test_pages_of_configs_have_rows_of_the_headline_table(context, folder,
                 and not set(name) <= set(':-')]
 
 
-def test_readme_has_the_headline_table_of_results_json(context):
+def test_results_page_says_how_far_ahead_trm_ml_is(context):
+    """The sentences below the tables have the figures of results.json too."""
+    page = ' '.join((ROOT / 'docs/results.md').read_text(
+        encoding='utf-8').split())
+    names = {'lead': context['lead'], 'pixel': context['lead_text_pixel']}
+    for lead in names.values():
+        assert f'`{lead["name"]}`' in page
+        assert f'is {lead["least"]:.2f} to {lead["most"]:.2f}.' in page
+        assert lead['beyond'] or lead['within']
+    lead = names['lead']
+    assert f'in these columns: {", ".join(lead["beyond"])}.' in page
+    assert f'in these: {", ".join(lead["within"])}.' in page
+    assert ('TRM-ML is ahead of every' in page) == context['ahead']
+    parts = {'few_labels', 'other_tower', 'scenes_500', 'scenes_20000'}
+    assert parts <= context['leads'].keys()
+    for part in parts:
+        text = context['leads'][part]
+        assert text and f'TRM-ML minus `{lead["name"]}`: {text}.' in page
+
+
+def test_leads_are_those_of_the_margin_table(context):
+    """Against the cells of another table."""
+    row = cells(context['margins'])[context['lead']['name']]
+    margins = [float(cell.split()[0]) for cell in row[1:]]
+    assert min(margins) == pytest.approx(context['lead']['least'], abs=.005)
+    assert max(margins) == pytest.approx(context['lead']['most'], abs=.005)
+    settings = cells(context['margins'])['TRM-ML minus'][1:]
+    for name, cell in zip(settings, row[1:]):
+        margin, deviations = (float(x) for x in re.findall(r'\d+\.\d+', cell))
+        assert (name in context['lead']['beyond']) == (margin > deviations)
+
+
+def test_readme_has_figures_of_the_headline_table(context):
+    """Ours and the strongest baseline's in the first column."""
     readme = (ROOT / 'README.md').read_text(encoding='utf-8')
-    section = re.search(r'^## Does it work\?\n(.*?)^## ', readme, re.M | re.S)
-    found = cells(section.group(1))
     expected = cells(context['headline'])
-    assert 'method' in expected and 'trm_ml' in expected
-    for name, row in expected.items():
-        if not set(name) <= set(':-'):  # the line below the header
-            assert found.get(name) == row
+    assert expected['method'][1] == '10%'
+    trained = [row for name, row in expected.items()
+               if name not in ('method', 'trm_ml', 'base')
+               and not set(name) <= set(':-')]
+    best = max(float(row[1].split()[0]) for row in trained)
+    ours = expected['trm_ml'][1].split()[0]
+    sentence, = re.findall(r'On other scenes.*?[)]\.', readme, re.S)
+    assert re.findall(r'\d+\.\d+', sentence) == [ours, f'{best:.2f}']
+    assert len(trained) == 7 and 'seven' in sentence

@@ -163,7 +163,9 @@ def export_cvat(table: LabelTable,
     Args:
         path: Of the annotations, ``<name>.xml``; the labels are
             ``<name>_labels.json``.
-        table, asked, probabilities: See :func:`to_cvat`.
+        table: See :func:`to_cvat`.
+        asked: See :func:`to_cvat`.
+        probabilities: See :func:`to_cvat`.
         image_url: Not used: in CVAT, an image is found by its name.
 
     Returns:

@@ -153,7 +153,10 @@ def export_label_studio(table: LabelTable,
     Args:
         path: Of the tasks, ``<name>.json``; the config is
             ``<name>_config.xml``.
-        table, asked, probabilities, image_url: See :func:`to_label_studio`.
+        table: See :func:`to_label_studio`.
+        asked: See :func:`to_label_studio`.
+        probabilities: See :func:`to_label_studio`.
+        image_url: See :func:`to_label_studio`.
 
     Returns:
         Both paths.

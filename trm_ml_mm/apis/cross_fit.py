@@ -131,7 +131,10 @@ def checkpoint_logits(model: nn.Module,
     Args:
         model: A classifier that takes images, in eval mode.
         batch_size: Images that it sees at once.
-        cfg, scales, workers, progress: See :func:`cross_fit`.
+        cfg: See :func:`cross_fit`.
+        scales: See :func:`cross_fit`.
+        workers: See :func:`cross_fit`.
+        progress: See :func:`cross_fit`.
     """
     found = {'val': np.empty((0, model.head.num_classes))}
     pipelines = pipelines_of(cfg, scales)
@@ -176,7 +179,10 @@ def fill_views(cfg: Config,
     Args:
         cfg: Its pipelines become that of the first view, in place.
         splits: Those that the config has are filled.
-        features, scales, workers, progress: See :func:`cross_fit`.
+        features: See :func:`cross_fit`.
+        scales: See :func:`cross_fit`.
+        workers: See :func:`cross_fit`.
+        progress: See :func:`cross_fit`.
 
     Returns:
         For each of these splits, the features of each view.

@@ -113,9 +113,10 @@ def answers_of(logits: np.ndarray, chances: np.ndarray, yes: np.ndarray,
     """The probable value where it is sure, else UNKNOWN: ``(N, C)``.
 
     Args:
-        logits, chances: ``(N, C)``; probabilities of these logits.
-        yes, no: ``(C,)`` logits from which on a label is surely present, and
-            up to which it is surely absent.
+        logits: ``(N, C)``.
+        chances: ``(N, C)`` probabilities of these logits.
+        yes: ``(C,)`` logits from which on a label is surely present.
+        no: ``(C,)`` logits up to which a label is surely absent.
     """
     return np.where(
         chances > .5, np.where(logits >= yes, PRESENT, UNKNOWN),

@@ -44,7 +44,8 @@ class MultiLabelInferencer(BaseInferencer):
 
     Args:
         checkpoint: File of a training run, or a loaded model.
-        config, weights: See :func:`~trm_ml_mm.apis.load_model`.
+        config: See :func:`~trm_ml_mm.apis.load_model`.
+        weights: See :func:`~trm_ml_mm.apis.load_model`.
         device: Default: the GPU, if there is one.
         tta: Test-time augmentation: average over each image and its mirror
             image, at these scales of the test size (``(1, )`` for that size

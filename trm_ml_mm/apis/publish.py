@@ -50,7 +50,8 @@ def publish_model(checkpoint: Union[str, Path],
         out: Folder. The file is ``<name>-<first 8 digits of its hash>.pth``,
             and a model card stands beside it.
         name: Default: the name of the checkpoint's folder.
-        config, weights: See :func:`~trm_ml_mm.apis.load_model`.
+        config: See :func:`~trm_ml_mm.apis.load_model`.
+        weights: See :func:`~trm_ml_mm.apis.load_model`.
         bake: Store the text features, so that no text tower is needed.
         licence: Of the file, for the card.
 

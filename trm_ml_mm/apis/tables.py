@@ -91,7 +91,8 @@ def from_config(config: Union[str, Config],
     """The training set of a config as a table. Its validation set serves too.
 
     Args:
-        config, options: See :func:`~trm_ml_mm.engine.load_config`.
+        config: See :func:`~trm_ml_mm.engine.load_config`.
+        options: See :func:`~trm_ml_mm.engine.load_config`.
         classes: Of the model; None: not compared.
 
     Raises:

@@ -190,7 +190,8 @@ def read_sample(pipeline: Callable, entry: Callable[[int], dict], index: int,
     Args:
         pipeline: Of the data set.
         entry: Returns the data entry of an index.
-        index, count: Which sample, out of how many.
+        index: Which sample.
+        count: Out of how many.
         on_error: 'raise' or 'skip'. A sample that takes the place of others
             lists them in ``skipped_images`` of its ``data_samples``.
 

@@ -31,11 +31,15 @@ class CSVMultiLabel(MultiLabelDataset):
 
     Args:
         ann_file: The CSV file, UTF-8, with a header line.
-        data_root, data_prefix: Images are ``data_root/data_prefix/<image>``.
+        data_root: Folder of all files.
+        data_prefix: Folder in it: images are
+            ``data_root/data_prefix/<image>``.
         classes: Names, or a file with one name a line. With one column per
             class, the columns and their order (default: as in the header).
             With lists, it is required.
-        image_column, positive_column, negative_column: Names in the header.
+        image_column: Name in the header of the column of images.
+        positive_column: The same of the list of present classes.
+        negative_column: The same of the list of absent classes.
         separator: Between names in a list.
         ignore_columns: Columns that are not labels.
         **kwargs: See :class:`MultiLabelDataset`.

@@ -22,8 +22,8 @@ class JSONMultiLabel(MultiLabelDataset):
 
     Args:
         ann_file: The file.
-        data_root, data_prefix: Images are ``data_root/data_prefix/img_path``.
-        **kwargs: See :class:`MultiLabelDataset`.
+        **kwargs: See :class:`MultiLabelDataset`. Images are
+            ``data_root/data_prefix/img_path``.
 
     Raises:
         ValueError: If the file is cut off or incomplete, or has a value that

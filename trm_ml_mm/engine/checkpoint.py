@@ -224,8 +224,8 @@ def scheduler_change(checkpoint: dict, schedulers) -> Optional[str]:
 
 @register_backend(name='atomic')
 class AtomicLocalBackend(LocalBackend):
-    """Local files that are replaced by :func:`~trm_ml_mm.utils.io
-    .atomic_write`.
+    """Local files that are replaced as a whole, by
+    :func:`~trm_ml_mm.utils.io.atomic_write`.
 
     MMEngine's CheckpointHook removes an outdated checkpoint before it writes
     the new one, and only then notes which one is the latest. Here, a removed

@@ -168,8 +168,9 @@ class SafeRunner(Runner):
 
         Args:
             filename: A local file.
-            map_location, strict, revise_keys: Of MMEngine's method. Not used:
-                files are read on the CPU, and tests are strict.
+            map_location: Not used: files are read on the CPU.
+            strict: Not used: tests are strict.
+            revise_keys: Not used. (All three are of MMEngine's method.)
         """
         checkpoint = read_checkpoint(filename)
         checkpoint['meta'].pop('config', None)  # MMEngine would execute it

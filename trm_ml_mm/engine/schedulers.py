@@ -12,8 +12,7 @@ class WarmupLR(LinearLR):
     ``LinearLR`` then stops with an error, or never raises the rate: the whole
     training would run at ``start_factor`` times the rate.
 
-    Args:
-        *args, **kwargs: See ``mmengine.optim.LinearLR``.
+    The options are those of ``mmengine.optim.LinearLR``.
     """
 
     @classmethod

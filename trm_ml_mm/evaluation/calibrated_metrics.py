@@ -23,7 +23,8 @@ class CalibratedMetrics(MultiLabelMetric):
     Args:
         calibration: Of :meth:`Calibration.to_dict`.
         where: What holds it, for error messages.
-        empty, prefix: See :class:`~trm_ml_mm.evaluation.MultiLabelF1`.
+        empty: See :class:`~trm_ml_mm.evaluation.MultiLabelF1`.
+        prefix: See :class:`~trm_ml_mm.evaluation.MultiLabelF1`.
 
     Raises:
         ValueError: If the calibration is damaged.

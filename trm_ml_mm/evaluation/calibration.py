@@ -273,7 +273,8 @@ def held_out_predictions(logits: np.ndarray, labels: np.ndarray,
     other four. So its figures are those of slightly fewer labels.
 
     Args:
-        logits, labels: See :func:`calibrate_logits`.
+        logits: See :func:`calibrate_logits`.
+        labels: See :func:`calibrate_logits`.
         seed: Deals images out to the parts.
         options: Further ones of :func:`calibrate_logits`.
 

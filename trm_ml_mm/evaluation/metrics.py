@@ -171,7 +171,8 @@ class MultiLabelF1(MultiLabelMetric):
     Args:
         threshold: On sigmoid scores.
         topk: k, or None for no top-k metrics.
-        empty, prefix: See :class:`MultiLabelMetric`.
+        empty: See :class:`MultiLabelMetric`.
+        prefix: See :class:`MultiLabelMetric`.
     """
 
     def __init__(self,

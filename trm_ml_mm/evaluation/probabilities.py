@@ -303,7 +303,8 @@ def log_loss(logits: np.ndarray, present: np.ndarray) -> float:
     """Mean log loss of logits, in nats.
 
     Args:
-        logits, present: Of the same shape; ``present`` is bool.
+        logits: Of any shape.
+        present: Bool, of the same shape.
     """
     return float(np.mean(np.logaddexp(0, logits) - present * logits))
 

@@ -65,7 +65,8 @@ def candidate_counts(ranked: np.ndarray, positives: int, target: float,
     Args:
         ranked: ``(M,)`` scores, falling.
         positives: Number of known positives.
-        target, confidence: See :func:`precision_threshold`.
+        target: See :func:`precision_threshold`.
+        confidence: See :func:`precision_threshold`.
     """
     least = least_faultless(target, confidence)
     start = min(max(positives // START_RATIO, least), START_LIMIT * least)

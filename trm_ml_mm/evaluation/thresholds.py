@@ -137,7 +137,9 @@ def precision_thresholds(logits: np.ndarray, labels: np.ndarray,
     also those of one image.
 
     Args:
-        logits, labels, fit: See :func:`best_f1_thresholds`.
+        logits: See :func:`best_f1_thresholds`.
+        labels: See :func:`best_f1_thresholds`.
+        fit: See :func:`best_f1_thresholds`.
         target: Wanted precision, in (0, 1).
         confidence: Of the guarantee, in (0, 1).
         value: What is predicted. PRESENT: from the threshold up. ABSENT: from

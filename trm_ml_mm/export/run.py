@@ -138,7 +138,8 @@ def evaluate(loaded: LoadedModel, path: Union[str, Path], format: str, dataset
 
     Args:
         loaded: The model.
-        path, format: Of the file.
+        path: The file.
+        format: Its format, as in :func:`export`.
         dataset: A labelled set, which gives images of the model's size.
 
     Raises:

@@ -231,7 +231,8 @@ class CacheFiller:
         """Compute this rank's part of the missing views.
 
         Args:
-            batch_size, workers: Of the loader.
+            batch_size: Of the loader.
+            workers: Of the loader.
             progress: Called with (views done, views to do) after a batch.
         """
         self.open()

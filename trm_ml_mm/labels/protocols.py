@@ -167,7 +167,8 @@ def draw_mask(labels: np.ndarray,
             (.npz of :func:`save_mask`, or a matrix in .npy whose non-zero
             entries are known), or a list of known positives (.txt, .csv).
         seed: None: the protocol's own.
-        images, classes: For lists.
+        images: Paths of the images; needed for lists.
+        classes: Names; needed for lists.
 
     Raises:
         ValueError: If ``known`` is none of these, or a file does not fit.

@@ -37,8 +37,8 @@ class TableColumns:
 
     Args:
         image: The column of image paths.
-        positive, negative: In the form with lists, the columns of present and
-            of absent classes.
+        positive: In the form with lists, the column of present classes.
+        negative: The column of absent ones.
         separator: Between names in a list.
         ignored: Columns that are not labels.
     """

@@ -37,7 +37,8 @@ def carried(saved: Tensor, fresh: Tensor, there: Tensor, here: Tensor,
     Args:
         saved: Entry of the old model.
         fresh: The same of the new model, untrained.
-        there, here: ``(K,)`` indices of the kept classes in both.
+        there: ``(K,)`` indices of the kept classes in the old entry.
+        here: ``(K,)`` their indices in the new one.
         axes: That count classes; of both entries.
     """
     result = fresh.clone()
@@ -59,7 +60,8 @@ def carry_classes(model: nn.Module, state: Dict[str, Tensor],
     Args:
         model: Untrained, of the new classes.
         state: Of the old model; not changed.
-        old, new: Class names of both.
+        old: Class names of the checkpoint.
+        new: Class names of the model.
 
     Returns:
         The state with the entries of single classes in their new places; those

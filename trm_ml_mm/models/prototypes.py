@@ -89,7 +89,10 @@ def pseudo_label_thresholds(scores: Tensor, labels: Tensor, prior: Tensor,
         scores: ``(K, C)``, NaN where there is none.
         labels: ``(K, C)`` in {PRESENT, ABSENT, UNKNOWN}.
         prior: ``(C,)`` expected ratio of positives.
-        positive_ratio, negative_ratio, min_precision, class_ratio: In [0, 1].
+        positive_ratio: In [0, 1].
+        negative_ratio: In [0, 1].
+        min_precision: In [0, 1].
+        class_ratio: In [0, 1].
     """
     common = _positive_threshold(scores.flatten(), labels.flatten(),
                                  positive_ratio, min_precision)
@@ -150,8 +153,10 @@ class MultimodalPrototypes(BaseModule):
         inter_class: See :func:`prototype_score`.
         scale: Weight of the prototypes in the score, next to the matching
             logit. 0: the logit alone decides.
-        positive_ratio, negative_ratio, min_precision, class_ratio: See
-            :func:`pseudo_label_thresholds`.
+        positive_ratio: See :func:`pseudo_label_thresholds`.
+        negative_ratio: See :func:`pseudo_label_thresholds`.
+        min_precision: See :func:`pseudo_label_thresholds`.
+        class_ratio: See :func:`pseudo_label_thresholds`.
         history: How many recent images the thresholds are taken from, as a
             ratio of the training set; at least 256, at most 4,096 images.
         warmup_images: No pseudo-label before this many images were seen. None:
@@ -240,7 +245,8 @@ class MultimodalPrototypes(BaseModule):
         """Pseudo-label scores, ``(B, C)``.
 
         Args:
-            query, region: ``(B, C, D)`` features.
+            query: ``(B, C, D)`` query-level features.
+            region: ``(B, C, D)`` region-level features.
             text: ``(C, D)`` text prototypes.
             logits: ``(B, C)`` matching logits.
             unit: Of the joint space; divides ``scale``.
@@ -263,7 +269,8 @@ class MultimodalPrototypes(BaseModule):
         unknown ones.
 
         Args:
-            query, region: ``(B, C, D)`` features.
+            query: ``(B, C, D)`` query-level features.
+            region: ``(B, C, D)`` region-level features.
             text: ``(C, D)`` text prototypes.
             logits: ``(B, C)`` matching logits.
             targets: ``(B, C)`` in {PRESENT, ABSENT, UNKNOWN}.

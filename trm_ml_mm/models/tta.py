@@ -18,9 +18,9 @@ class MultiLabelTTA(BaseTTAModel):
     (MMPretrain's ``AverageClsScoreTTA`` averages scores, which tie where
     sigmoids saturate, and leaves the first view's logits in the samples.)
 
-    Args:
-        module: The classifier, or its config.
-        data_preprocessor: Of the classifier, if that is a config.
+    It is built as MMEngine's ``BaseTTAModel``: ``module`` is the classifier, or
+    its config, and ``data_preprocessor`` that of the classifier, if it is a
+    config.
     """
 
     def merge_preds(self, data_samples_list: List[Sequence[DataSample]]

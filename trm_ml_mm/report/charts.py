@@ -62,7 +62,8 @@ def one_class(scores: np.ndarray, labels: np.ndarray, threshold: float
     """Precision against recall, and histograms of the scores.
 
     Args:
-        scores, labels: ``(N,)`` of one class.
+        scores: ``(N,)`` of one class.
+        labels: ``(N,)`` of one class.
         threshold: Drawn as a line; None: there is none.
     """
     known = labels != UNKNOWN

@@ -24,7 +24,8 @@ def draw_curves(curves: Sequence[Curve], path: Path, x: str, y: str,
     Args:
         curves: At least one.
         path: PNG file.
-        x, y: Names of the axes.
+        x: Name of the horizontal axis.
+        y: Name of the vertical axis.
         zoom: Add a second panel with this much of y below the highest value.
     """
     figure = Figure(figsize=(WIDTH if zoom is None else 1.5 * WIDTH, 4.2))

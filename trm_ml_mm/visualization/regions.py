@@ -26,7 +26,8 @@ def seen_area(steps: Sequence[dict], width: int, height: int) -> Area:
     Args:
         steps: Of :class:`~trm_ml_mm.engine.ModelDescription`: resizing, which
             keeps the whole image, and crops of the centre.
-        width, height: Of the image, in pixels.
+        width: Width of the image in pixels.
+        height: Its height.
     """
     scaled_width, scaled_height = float(width), float(height)
     left, top, right, bottom = 0., 0., float(width), float(height)

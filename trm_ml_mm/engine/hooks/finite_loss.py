@@ -92,8 +92,9 @@ class FiniteLossHook(Hook):
             raise FloatingPointError(
                 f'{name} is not finite after step {runner.iter}, so it is '
                 'not saved. The last good checkpoint in '
-                f'{runner.work_dir} stays: resume from it with a lower '
-                'learning rate, or without --amp.')
+                f'{runner.work_dir} stays: resume from it without --amp, or '
+                'start from it with a lower learning rate (load_from=..., in '
+                'another work dir).')
 
 
 def not_finite(checkpoint: dict, parameters: Collection[str]

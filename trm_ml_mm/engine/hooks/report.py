@@ -301,7 +301,8 @@ def evaluate(model, loader, evaluator: Evaluator,
 
     Args:
         model: The classifier.
-        loader, evaluator: Of the test set.
+        loader: Of the test set.
+        evaluator: Of the test set.
         zero_shot: Heads and metrics that are evaluated too, from the same
             forward pass of the backbone.
     """

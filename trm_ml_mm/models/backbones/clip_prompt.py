@@ -26,13 +26,6 @@ class CLIPFeatures(tuple):
     To everything else it is ``(dense,)``, the features of any MMPretrain
     backbone.
 
-    Args:
-        maps: ``(dense,)``, the ``(B, D, H, W)`` map in the joint space.
-        text: ``(P, C, D)`` prompted text features, normalised.
-        zero_shot_text: ``(C, D)`` of "a photo of a {class}.", normalised.
-        text_mean: ``(D,)`` subtracted from text; None: nothing was.
-        pooled: ``(B, D)`` CLIP's own image embedding, if it was asked for.
-
     Built from the map alone, as MMPretrain's feature extractor does, it has no
     text.
     """
@@ -42,6 +35,14 @@ class CLIPFeatures(tuple):
                 zero_shot_text: Optional[Tensor] = None,
                 text_mean: Optional[Tensor] = None,
                 pooled: Optional[Tensor] = None):
+        """
+        Args:
+            maps: ``(dense,)``, the ``(B, D, H, W)`` map in the joint space.
+            text: ``(P, C, D)`` prompted text features, normalised.
+            zero_shot_text: ``(C, D)`` of "a photo of a {class}.", normalised.
+            text_mean: ``(D,)`` subtracted from text; None: nothing was.
+            pooled: ``(B, D)`` CLIP's own image embedding, if it was asked for.
+        """
         feats = super().__new__(cls, maps)
         feats.text = text
         feats.zero_shot_text = zero_shot_text

@@ -49,13 +49,14 @@ class MatchingHead(MultiLabelClsHead):
         assume_negative: Assume-negative weight (Cole et al., arXiv
             2106.09708): an unknown label without a pseudo-label counts as
             absent, if the negatives of its class are not labelled
-            (:meth:`~trm_ml_mm.models.label_statistics.LabelCounts
-            .negatives_are_labelled`), as with single positive labels or tags.
-            0: never.
+            (``negatives_are_labelled`` of
+            :class:`~trm_ml_mm.models.label_statistics.LabelCounts`), as with
+            single positive labels or tags. 0: never.
         relations: Scale of
             :class:`~trm_ml_mm.models.relations.CategoryRelations`; 0: none.
         initial_logit: Mean logit at the start; see :meth:`calibrate_bias`.
-        thr, topk: As in MMPretrain's ``MultiLabelClsHead``.
+        thr: As in MMPretrain's ``MultiLabelClsHead``.
+        topk: As in MMPretrain's ``MultiLabelClsHead``.
 
     Raises:
         ValueError: If ``num_classes`` disagrees with the names, a width is
@@ -337,7 +338,8 @@ def attach_predictions(data_samples: Optional[List[DataSample]],
 
     Args:
         data_samples: Of B images; None: new ones.
-        scores, logits: ``(B, C)``.
+        scores: ``(B, C)`` sigmoids.
+        logits: ``(B, C)`` what the scores come from.
         thr: Labels with at least this score are predicted; None: the ``topk``.
         topk: Number of predicted labels without ``thr``.
     """

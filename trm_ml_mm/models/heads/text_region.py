@@ -41,10 +41,10 @@ class TextRegionMatchingHead(MatchingHead):
 
     Logits have three levels: 'query', 'region', and their 'mean'.
 
+    Options that are not listed here are those of
+    :class:`~trm_ml_mm.models.heads.base.MatchingHead`.
+
     Args:
-        num_classes, dim, text, in_channels, extra_tokens, assume_negative,
-            relations, initial_logit, thr, topk: See
-            :class:`~trm_ml_mm.models.heads.base.MatchingHead`.
         loss: Loss over known labels, on logits of ``train_level``.
         region: Options of :class:`~trm_ml_mm.models.region.CategoryRegions`,
             or, with ``type``, another module that is called like it.

@@ -43,9 +43,10 @@ class ZeroShotHead(MultiLabelClsHead):
     Args:
         level: See :func:`zero_shot_scores`. 'global' needs ``pooled=True`` in
             the backbone.
-        num_classes, dim: Not used; accepted so that the head can replace any
-            other.
-        thr, topk: As in MMPretrain's ``MultiLabelClsHead``.
+        num_classes: Not used; accepted so that the head can replace any other.
+        dim: Not used; accepted so that the head can replace any other.
+        thr: As in MMPretrain's ``MultiLabelClsHead``.
+        topk: As in MMPretrain's ``MultiLabelClsHead``.
 
     Raises:
         ValueError: If the level is unknown, or the head is trained.

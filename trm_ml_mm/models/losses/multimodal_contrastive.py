@@ -76,10 +76,13 @@ class MultimodalContrastiveLoss(BaseModule):
         Args:
             features: ``(B, C, D)`` query-level features.
             positives: ``(B, C)`` bool, known or pseudo-labelled.
-            visual, text: ``(C, D)`` prototypes.
+            visual: ``(C, D)`` visual prototypes.
+            text: ``(C, D)`` text prototypes.
             unit: Of the joint space; multiplies the temperature.
             weight: ``(B,)`` of images or ``(B, C)`` of labels.
-            avg_factor, reduction_override: See
+            avg_factor: See
+                :func:`~trm_ml_mm.models.losses.reduce.reduce_loss`.
+            reduction_override: See
                 :func:`~trm_ml_mm.models.losses.reduce.reduce_loss`.
         """
         prototypes = dict(visual=visual, text=text)

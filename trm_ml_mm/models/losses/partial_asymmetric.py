@@ -29,7 +29,8 @@ def partial_asymmetric_loss(logits: Tensor,
     Args:
         logits: ``(B, C)`` of any float type.
         targets: ``(B, C)`` in {PRESENT, ABSENT, UNKNOWN}.
-        gamma_pos, gamma_neg: Focusing of positives and negatives.
+        gamma_pos: Focusing of positives.
+        gamma_neg: Focusing of negatives.
         clip: Probability margin of negatives, in [0, 1).
 
     Returns:
@@ -59,7 +60,9 @@ class PartialAsymmetricLoss(BaseModule):
     result does not depend on how many of them are known.
 
     Args:
-        gamma_pos, gamma_neg, clip: See there.
+        gamma_pos: See :func:`partial_asymmetric_loss`.
+        gamma_neg: See :func:`partial_asymmetric_loss`.
+        clip: See :func:`partial_asymmetric_loss`.
         loss_weight: Weight in the total.
 
     Raises:
@@ -98,7 +101,9 @@ class PartialAsymmetricLoss(BaseModule):
                 labels, number in ``among``), so that a handful of
                 pseudo-labels cannot outweigh the known labels.
             weight: ``(B,)`` of images or ``(B, C)`` of labels.
-            avg_factor, reduction_override: See
+            avg_factor: See
+                :func:`~trm_ml_mm.models.losses.reduce.reduce_loss`.
+            reduction_override: See
                 :func:`~trm_ml_mm.models.losses.reduce.reduce_loss`.
         """
         loss = partial_asymmetric_loss(logits, targets, self.gamma_pos,

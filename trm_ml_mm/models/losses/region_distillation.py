@@ -54,7 +54,8 @@ class RegionDistillationLoss(BaseModule):
     distillation is not needed.
 
     Args:
-        temperature, per_class: See there.
+        temperature: See :func:`region_distillation_loss`.
+        per_class: See :func:`region_distillation_loss`.
         loss_weight: Weight in the total.
 
     Raises:
@@ -79,11 +80,14 @@ class RegionDistillationLoss(BaseModule):
         """Scalar loss.
 
         Args:
-            student, teacher: ``(B, C)`` logits of the two levels.
+            student: ``(B, C)`` logits of the query level.
+            teacher: ``(B, C)`` logits of the region level.
             targets: ``(B, C)`` in {PRESENT, ABSENT, UNKNOWN}; only which ones
                 are unknown matters.
             weight: ``(B,)`` of images.
-            avg_factor, reduction_override: See
+            avg_factor: See
+                :func:`~trm_ml_mm.models.losses.reduce.reduce_loss`.
+            reduction_override: See
                 :func:`~trm_ml_mm.models.losses.reduce.reduce_loss`.
         """
         loss = region_distillation_loss(student, teacher, self.temperature,

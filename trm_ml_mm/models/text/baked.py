@@ -32,7 +32,9 @@ class BakedText(BaseModule):
         align: Whether there is a mean text.
         frozen: Keep the visual tower frozen. False: it is learned, and stored
             in checkpoints.
-        residual, compile: Not used; accepted so that it can replace
+        residual: Not used; accepted so that it can replace
+            :class:`PromptedTextEncoder`.
+        compile: Not used; accepted so that it can replace
             :class:`PromptedTextEncoder`.
 
     Raises:

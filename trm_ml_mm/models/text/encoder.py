@@ -104,8 +104,9 @@ class PromptedTextEncoder(BaseModule):
     Args:
         classes: See :func:`trm_ml_mm.labels.class_names`.
         clip: A loaded CLIP; None: load it from ``arch`` and ``weights``.
-        arch, weights, quick_gelu: See
-            :func:`trm_ml_mm.models.towers.load_clip`.
+        arch: See :func:`trm_ml_mm.models.towers.load_clip`.
+        weights: See :func:`trm_ml_mm.models.towers.load_clip`.
+        quick_gelu: See :func:`trm_ml_mm.models.towers.load_clip`.
         prompt: Options of :class:`PromptLearner`.
         prompt_names: Words for class names, such as
             ``{'tvmonitor': 'tv monitor'}``; those of the known data sets are

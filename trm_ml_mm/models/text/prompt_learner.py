@@ -15,7 +15,7 @@ def tokenizer() -> open_clip.SimpleTokenizer:
 
 def tokenize_prompts(clip: nn.Module, names: Sequence[str],
                      context: Sequence[int]) -> Tuple[Tensor, Tensor]:
-    """Token ids of "[start] [context] name . [end]", padded to the longest.
+    """Token ids of ``[start] [context] name . [end]``, padded to the longest.
 
     The text tower is causal: what follows the end token cannot change its
     feature. So prompts are padded to the longest one, not to 77 positions.
