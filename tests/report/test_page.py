@@ -24,6 +24,7 @@ from trm_ml_mm.labels import ABSENT, PRESENT, UNKNOWN, load_mask
 from trm_ml_mm.report import judge, read_run, write_report
 from trm_ml_mm.report.judged import (
     PAIRS,
+    RELATED,
     confusions,
     ranked,
     relations,
@@ -181,7 +182,7 @@ def test_relations_are_those_of_the_checkpoint(judged, folder):
                     for k in range(30) for c in range(30) if k != c),
                    reverse=True)
     assert [(one.weight, one.if_present, one.then) for one in judged.related
-            ] == [*pairs[:PAIRS], *pairs[-PAIRS:]]
+            ] == [*pairs[:RELATED], *pairs[-RELATED:]]
     scale = load_config(str(folder / 'trm_ml_scenes.py')).model.head.relations
     assert all(one.logit == pytest.approx(scale * one.weight)
                for one in judged.related)

@@ -22,7 +22,8 @@ from trm_ml_mm.visualization.overlays import draw_prediction
 
 from .run import Run
 
-PAIRS = 15  # of classes that are confused; that are related, of each sign
+PAIRS = 15  # of classes that are confused
+RELATED = 10  # pairs of classes with a relation, of each sign
 
 
 class Picture(NamedTuple):
@@ -66,7 +67,8 @@ class Relation(NamedTuple):
     # other is known; how many of them have it.
     together: int
     images: int
-    usual: float  # percent of all images with a known label that have it
+    # Percent of all images with a known label that have it; NaN: there is none.
+    usual: float
 
 
 class Judged(NamedTuple):
@@ -220,12 +222,13 @@ def strongest(names, weight: np.ndarray, scale: float, labels: np.ndarray
     present = (labels == PRESENT).astype(np.float32)
     known = (labels != UNKNOWN).astype(np.float32)
     together, images = present.T @ present, present.T @ known
-    usual = 100 * present.sum(0) / np.maximum(known.sum(0), 1)
+    with np.errstate(invalid='ignore'):
+        usual = 100 * present.sum(0) / known.sum(0)
     pairs = [divmod(flat, len(names))
              for flat in np.argsort(-weight, axis=None, kind='stable').tolist()]
     pairs = [(k, c) for k, c in pairs if k != c]
-    chosen = [pair for pair in pairs[:PAIRS] if weight[pair] > 0]
-    chosen += [pair for pair in pairs[-PAIRS:] if weight[pair] < 0]
+    chosen = [pair for pair in pairs[:RELATED] if weight[pair] > 0]
+    chosen += [pair for pair in pairs[-RELATED:] if weight[pair] < 0]
     return [Relation(names[k], names[c], float(weight[k, c]),
                      float(scale * weight[k, c]), int(together[k, c]),
                      int(images[k, c]), float(usual[c])) for k, c in chosen]
