@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 from mmengine.logging import MMLogger
-from tests_support import ROOT, SMALL, build_small
+from tests_support import ROOT, SMALL, build_small, trm_ml
 
 from trm_ml_mm.apis import load_model
 from trm_ml_mm.cli import report as command
@@ -154,6 +154,34 @@ def test_label_statistics_are_those_of_the_set(run, folder):
             assert run.pseudo_labels[f'{kind} precision'][1][-1] == (
                 pytest.approx(100 * count.right / count.judged))
     assert sum(count.given for count in run.pseudo_counts) > 0
+
+
+def test_a_table_without_hidden_truth_has_its_command_and_counts(
+        tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert trm_ml(['make-scenes', '--out', 'own', '--images', 48, '--known',
+                   .5]) == 0
+    for name in ('train.csv', 'val.csv'):
+        shutil.copy('own/labels.csv', f'own/{name}')
+    line = ['train', 'trm_ml_csv.py', '--work-dir', 'a run', '--cfg-options',
+            'data_root=own', 'arch=mini', 'image_size=96', 'epochs=2',
+            'model.backbone.weights=None', 'workers=0',
+            'model.head.prototypes.warmup_images=32',
+            'train_dataloader.batch_size=16']
+    assert trm_ml(line) == 0
+    run = read_run('a run')
+    assert run.record.command == (
+        "trm-ml train trm_ml_csv.py --work-dir 'a run' --cfg-options "
+        + ' '.join(line[5:]))
+    cells = [cell for row in csv.reader(open('own/train.csv'))
+             for cell in row[1:] if cell in ('0', '1', '')]
+    assert run.record.training_labels == dict(
+        present=cells.count('1'), absent=cells.count('0'),
+        unknown=cells.count(''))
+    given, judged, right = zip(*run.pseudo_counts)
+    assert sum(given) > 0 and judged == right == (0, 0)
+    assert [row[3] for row in label_rows(run)] == [''] * 6
+    assert run.pseudo_labels == {}  # nothing to draw
 
 
 def test_a_run_of_an_earlier_version_has_fewer_figures(folder, tmp_path):

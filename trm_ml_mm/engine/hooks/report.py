@@ -295,7 +295,8 @@ def best_checkpoint(runner) -> Optional[str]:
 
 def render(table: Table) -> str:
     """A rich table as text, for the log."""
-    console = Console(width=78)
+    # In a notebook, a captured console would display an empty block.
+    console = Console(width=78, force_jupyter=False)
     with console.capture() as capture:
         console.print(table)
     return capture.get()
