@@ -20,6 +20,7 @@ from trm_ml_mm.datasets import Scenes
 from trm_ml_mm.engine import build_runner, load_config, read_checkpoint
 from trm_ml_mm.engine.checkpoint import latest_checkpoint
 from trm_ml_mm.evaluation.run_record import FILE, LAST
+from trm_ml_mm.features import CacheFiller, splits_to_cache
 from trm_ml_mm.labels import ABSENT, PRESENT, UNKNOWN, load_mask
 from trm_ml_mm.report import judge, read_run, write_report
 from trm_ml_mm.report.judged import (
@@ -182,6 +183,20 @@ def test_a_table_without_hidden_truth_has_its_command_and_counts(
     assert sum(given) > 0 and judged == right == (0, 0)
     assert [row[3] for row in label_rows(run)] == [''] * 6
     assert run.pseudo_labels == {}  # nothing to draw
+
+
+def test_a_training_on_features_is_judged_on_its_images(tmp_path):
+    cfg = load_config(str(ROOT / 'configs/trm_ml_scenes.py'), SMALL)
+    for split in splits_to_cache(cfg):
+        CacheFiller(cfg, split, tmp_path / 'features', 0).fill(workers=0)
+    build_small(tmp_path, {'feature_cache': str(tmp_path / 'features')}
+                ).train()
+    MMLogger._instance_dict.clear()
+    run = read_run(tmp_path / 'run')
+    found = judge(run, 1)
+    assert found.best[0].data and len(found.related) == 2 * RELATED
+    assert np.nanmean([one.ap for one in found.classes]) == pytest.approx(
+        run.record.row(LAST).metrics['mAP'], abs=.5)  # features are fp16
 
 
 def test_a_run_of_an_earlier_version_has_fewer_figures(folder, tmp_path):

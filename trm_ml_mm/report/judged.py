@@ -15,6 +15,7 @@ from trm_ml_mm.datasets import labels_of
 from trm_ml_mm.engine import build_dataset, fill_classes, load_config
 from trm_ml_mm.engine.checkpoint import latest_checkpoint
 from trm_ml_mm.evaluation import average_precision
+from trm_ml_mm.features import use_images
 from trm_ml_mm.labels import ABSENT, PRESENT, UNKNOWN, summarize_labels
 from trm_ml_mm.models.heads.base import has_maps
 from trm_ml_mm.utils.configs import nested_dicts
@@ -100,6 +101,7 @@ def judge(run: Run, pictures: int = 6,
         raise FileNotFoundError(f'{run.folder} has no checkpoint: train again '
                                 'with one, or leave the images out.')
     cfg = load_config(str(run.config))
+    use_images(cfg)
     loaded = load_model(checkpoint, cfg)
     predict = MultiLabelInferencer(loaded)
     found = logits_of_config(loaded, cfg, 'test', track=track)
