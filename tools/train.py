@@ -1,5 +1,6 @@
 """Train a config: python tools/train.py configs/trm_ml_scenes.py"""
 import argparse
+import sys
 
 from trm_ml_mm.cli.arguments import add_config, add_launcher, command, parse
 from trm_ml_mm.cli.next_command import next_command
@@ -38,6 +39,7 @@ def main():
         resume=args.resume,
         validate=not args.no_validate,
         scale_lr=args.auto_scale_lr)
+    runner.command = next_command('train', *sys.argv[1:])
     for hook in runner.hooks:
         if isinstance(hook, TrainingTimeHook):
             hook.cache_command = next_command(

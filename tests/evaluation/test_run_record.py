@@ -33,6 +33,17 @@ def test_what_is_written_is_read(tmp_path):
     assert RECORD.row('zero_shot_global') is None
 
 
+def test_a_record_without_the_later_entries_is_read(tmp_path):
+    write_record(tmp_path, RECORD._replace(
+        command="trm-ml train 'a b.py'", training_labels=dict(present=1)))
+    content = json.loads((tmp_path / FILE).read_text())
+    assert content['command'] == "trm-ml train 'a b.py'"
+    for name in ('command', 'training_labels'):
+        content.pop(name)
+    (tmp_path / FILE).write_text(json.dumps(content))
+    assert read_record(tmp_path) == RECORD
+
+
 def test_undefined_metrics_are_valid_json(tmp_path):
     nan = RECORD._replace(rows=[ResultRow(LAST, dict(mAP=float('nan')))])
     write_record(tmp_path, nan)

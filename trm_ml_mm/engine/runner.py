@@ -86,6 +86,7 @@ class SafeRunner(Runner):
     """
 
     description = None  # of the model, for checkpoints; None: read the config
+    command = None  # line that started the run; None: another program did
     is_test = False  # every learned weight must be in the checkpoint
 
     def train(self):

@@ -38,6 +38,9 @@ class RunRecord(NamedTuple):
     code: str  # commit, or version
     validation: Dict[str, float]  # of the last validation; may be empty
     rows: List[ResultRow]
+    # What records of earlier runs do not have yet.
+    command: Optional[str] = None  # that a shell takes; None: no tool ran it
+    training_labels: Optional[Dict[str, int]] = None  # present, absent, unknown
 
     def row(self, kind: str) -> Optional[ResultRow]:
         """The row of a kind, if the run has one."""

@@ -6,10 +6,11 @@ from .use import (
     LoadCachedFeatures,
     cached_logits,
     use_cache,
+    use_images,
 )
 
 __all__ = [
     'CacheFiller', 'CacheMeta', 'FeatureCache', 'ImageFeatures',
     'LoadCachedFeatures', 'build_tower', 'cached_logits', 'splits_to_cache',
-    'use_cache'
+    'use_cache', 'use_images'
 ]

@@ -10,7 +10,7 @@ from torch import nn
 
 from trm_ml_mm.datasets.base import UnreadableImage
 from trm_ml_mm.registry import DATASETS, TRANSFORMS
-from trm_ml_mm.utils.configs import SPLITS
+from trm_ml_mm.utils.configs import SPLITS, nested_dicts
 
 from .fill import (
     build_tower,
@@ -73,6 +73,25 @@ def use_cache(cfg: Config,
     cfg.data_preprocessor = dict(
         type='ClsDataPreprocessor', mean=None, std=None, to_rgb=False)
     cfg.model.pop('data_preprocessor', None)
+
+
+def use_images(cfg: Config) -> None:
+    """Undo :func:`use_cache` in a config, in place, as for pictures of a run
+    that was trained on features. Does nothing if it uses none.
+
+    Raises:
+        FileNotFoundError: If the features are no longer there: what they say
+            of the images is needed.
+    """
+    for split in SPLITS:
+        for options in nested_dicts(cfg.get(f'{split}_dataloader')):
+            first = next(iter(options.get('pipeline') or ()), {})
+            if not first.get('type', '').endswith('LoadCachedFeatures'):
+                continue
+            meta = FeatureCache(first['cache']).meta
+            options['pipeline'] = meta.pipeline
+            cfg.data_preprocessor = meta.normalisation
+            cfg.model.backbone.pop('feature_grid', None)
 
 
 @TRANSFORMS.register_module()

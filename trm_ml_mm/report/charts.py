@@ -58,7 +58,7 @@ def frequency(points: Sequence[Tuple[int, float]]) -> str:
 
 
 def one_class(scores: np.ndarray, labels: np.ndarray, threshold: float
-              ) -> str:
+              ) -> Tuple[str, str]:
     """Precision against recall, and histograms of the scores.
 
     Args:
@@ -68,9 +68,9 @@ def one_class(scores: np.ndarray, labels: np.ndarray, threshold: float
     """
     known = labels != UNKNOWN
     scores, labels = scores[known], labels[known]
-    figure = Figure(figsize=(2 * WIDTH, HEIGHT))
-    left, right = figure.subplots(1, 2, gridspec_kw=dict(
-        MARGINS, left=.07, wspace=.2))
+    # Two figures: on a phone, one stands below the other.
+    figures = [Figure(figsize=(WIDTH, HEIGHT)) for _ in range(2)]
+    left, right = (figure.subplots(gridspec_kw=MARGINS) for figure in figures)
     order = np.argsort(-scores, kind='stable')
     found = (labels[order] == PRESENT).cumsum()
     if found[-1] if len(found) else 0:
@@ -92,4 +92,4 @@ def one_class(scores: np.ndarray, labels: np.ndarray, threshold: float
     right.legend(fontsize=8, frameon=False)
     for axes in (left, right):
         axes.grid(alpha=.3)
-    return svg(figure)
+    return svg(figures[0]), svg(figures[1])

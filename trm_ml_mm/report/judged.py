@@ -1,5 +1,6 @@
 """What a trained model says of its test set, image by image."""
 import base64
+import copy
 import tempfile
 from pathlib import Path
 from typing import List, NamedTuple
@@ -10,16 +11,20 @@ import torch
 
 from trm_ml_mm.apis import MultiLabelInferencer, load_model
 from trm_ml_mm.apis.calibrate import Track, logits_of_config, matching_columns
+from trm_ml_mm.datasets import labels_of
 from trm_ml_mm.engine import build_dataset, fill_classes, load_config
 from trm_ml_mm.engine.checkpoint import latest_checkpoint
 from trm_ml_mm.evaluation import average_precision
+from trm_ml_mm.features import use_images
 from trm_ml_mm.labels import ABSENT, PRESENT, UNKNOWN, summarize_labels
 from trm_ml_mm.models.heads.base import has_maps
+from trm_ml_mm.utils.configs import nested_dicts
 from trm_ml_mm.visualization.overlays import draw_prediction
 
 from .run import Run
 
 PAIRS = 15  # of classes that are confused
+RELATED = 10  # pairs of classes with a relation, of each sign
 
 
 class Picture(NamedTuple):
@@ -52,6 +57,21 @@ class Confusion(NamedTuple):
     alone: float
 
 
+class Relation(NamedTuple):
+    """What the presence of a class says of another one, as it was learned."""
+
+    if_present: str
+    then: str
+    weight: float
+    logit: float  # what the presence of the one adds to that of the other
+    # Training images that are known to have the one and whose label of the
+    # other is known; how many of them have it.
+    together: int
+    images: int
+    # Percent of all images with a known label that have it; NaN: there is none.
+    usual: float
+
+
 class Judged(NamedTuple):
     """A model, and its test set of N images and C classes."""
 
@@ -61,6 +81,7 @@ class Judged(NamedTuple):
     best: List[Picture]
     worst: List[Picture]
     confused: List[Confusion]
+    related: List[Relation]  # highest weight first
 
 
 def judge(run: Run, pictures: int = 6,
@@ -80,6 +101,7 @@ def judge(run: Run, pictures: int = 6,
         raise FileNotFoundError(f'{run.folder} has no checkpoint: train again '
                                 'with one, or leave the images out.')
     cfg = load_config(str(run.config))
+    use_images(cfg)
     loaded = load_model(checkpoint, cfg)
     predict = MultiLabelInferencer(loaded)
     found = logits_of_config(loaded, cfg, 'test', track=track)
@@ -100,7 +122,8 @@ def judge(run: Run, pictures: int = 6,
     chosen = order[:pictures], order[::-1][:pictures]
     return Judged(scores, found.labels, classes, *(
         draw(predict, cfg, images, present, found.labels)
-        for images in chosen), confusions(names, scores, found.labels))
+        for images in chosen), confusions(names, scores, found.labels),
+        relations(names, loaded.model.head, cfg))
 
 
 def ranked(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -159,3 +182,55 @@ def confusions(names, scores: np.ndarray, labels: np.ndarray
     pairs = np.stack(np.unravel_index(order, rise.shape), 1).tolist()
     return [Confusion(names[a], names[b], beside[a, b], alone[a, b])
             for a, b in pairs if rise[a, b] > 0]
+
+
+def relations(names, head, cfg) -> List[Relation]:
+    """The strongest relations of a head, beside what the known labels of its
+    training set say; none if it has no relations."""
+    learned = getattr(head, 'relations', None)
+    if learned is None or not learned.scale:
+        return []
+    return strongest(names, learned.weight.detach().cpu().numpy(),
+                     learned.scale, training_labels(cfg, names))
+
+
+def training_labels(cfg, names) -> np.ndarray:
+    """What training saw, ``(N, C)`` in {PRESENT, ABSENT, UNKNOWN}; no image
+    if the training set is no longer where it was."""
+    cfg = copy.deepcopy(cfg)
+    for options in nested_dicts(cfg.train_dataloader):
+        if 'pipeline' in options:
+            options['pipeline'] = []  # labels need no image
+    try:
+        dataset = build_dataset(cfg, 'train')
+    except FileNotFoundError:
+        return np.empty((0, len(names)), np.int8)
+    columns = matching_columns(dataset.metainfo['classes'], names,
+                               'training set')
+    return labels_of(dataset)[:, columns]
+
+
+def strongest(names, weight: np.ndarray, scale: float, labels: np.ndarray
+              ) -> List[Relation]:
+    """The strongest relations of each sign, the highest weight first.
+
+    Args:
+        names: C classes.
+        weight: ``(C, C)``: what the presence of row k says of class c. The
+            diagonal does not count.
+        scale: Factor of the weight in a logit.
+        labels: ``(N, C)`` in {PRESENT, ABSENT, UNKNOWN}, of the training set.
+    """
+    present = (labels == PRESENT).astype(np.float32)
+    known = (labels != UNKNOWN).astype(np.float32)
+    together, images = present.T @ present, present.T @ known
+    with np.errstate(invalid='ignore'):
+        usual = 100 * present.sum(0) / known.sum(0)
+    pairs = [divmod(flat, len(names))
+             for flat in np.argsort(-weight, axis=None, kind='stable').tolist()]
+    pairs = [(k, c) for k, c in pairs if k != c]
+    chosen = [pair for pair in pairs[:RELATED] if weight[pair] > 0]
+    chosen += [pair for pair in pairs[-RELATED:] if weight[pair] < 0]
+    return [Relation(names[k], names[c], float(weight[k, c]),
+                     float(scale * weight[k, c]), int(together[k, c]),
+                     int(images[k, c]), float(usual[c])) for k, c in chosen]

@@ -43,7 +43,7 @@ def run_of(number: int, run: Run, judged: Optional[Judged]) -> dict:
         row.unit == 'epoch' for row in run.record.rows) else 'iteration'
     return dict(
         number=number, name=run.name, record=run.record,
-        config=run.config_text,
+        config=run.config_text, labels=label_rows(run),
         rows=[(title(row, run.record.head), [row.metrics.get(m)
                                              for m in METRICS])
               for row in run.record.rows],
@@ -53,6 +53,25 @@ def run_of(number: int, run: Run, judged: Optional[Judged]) -> dict:
         pseudo_labels=run.pseudo_labels and charts.lines(
             run.pseudo_labels, 'epoch', 'pseudo-labels (%)'),
         **(judged_of(judged) if judged is not None else dict(judged=None)))
+
+
+def label_rows(run: Run) -> List[Tuple[str, int, float, str]]:
+    """Kinds of labels of the training set: name, number, percent of all
+    labels, and how many are right."""
+    labels = run.record.training_labels
+    if labels is None:  # of a record of an earlier version
+        return []
+    known = labels['present'] + labels['absent']
+    total = known + labels['unknown']
+    rows = [('known', known, ''), *(
+        (name, labels[name], '') for name in ('present', 'absent', 'unknown'))]
+    for name, count in zip(('present', 'absent'), run.pseudo_counts):
+        rows.append((f'pseudo-label {name}', count.given, (
+            f'{count.right} of {count.judged} '
+            f'({100 * count.right / count.judged:.2f}%)'
+            if count.judged else '')))
+    return [(name, count, 100 * count / total, right)
+            for name, count, right in rows]
 
 
 def judged_of(judged: Judged) -> dict:

@@ -13,6 +13,14 @@ METRICS = ('mAP', 'CF1', 'OF1')
 Curve = Tuple[List[float], List[float]]  # x, y
 
 
+class PseudoCount(NamedTuple):
+    """Pseudo-labels of one value in an epoch."""
+
+    given: int
+    judged: int  # whose truth is known
+    right: int
+
+
 class Run(NamedTuple):
     """A finished training."""
 
@@ -23,6 +31,8 @@ class Run(NamedTuple):
     losses: Dict[str, Curve]  # by term, against steps
     validation: Dict[str, Curve]  # by metric, against epochs or steps
     pseudo_labels: Dict[str, Curve]  # quality in percent, against epochs
+    # Of the last epoch: present, then absent; none: the run has none.
+    pseudo_counts: List['PseudoCount']
 
     @property
     def name(self) -> str:
@@ -45,8 +55,9 @@ def read_run(folder: Union[str, Path]) -> Run:
     config = existing(folder / Path(record.config).name, 'The config',
                       'give a work dir that a training wrote')
     losses, validation = read_scalars(folder)
+    pseudo = read_pseudo_rows(folder / 'pseudo_labels.csv')
     return Run(folder, record, config, read_text(config, 'config'), losses,
-               validation, read_pseudo_labels(folder / 'pseudo_labels.csv'))
+               validation, quality_curves(pseudo), last_counts(pseudo))
 
 
 def read_scalars(folder: Path) -> Tuple[Dict[str, Curve], Dict[str, Curve]]:
@@ -75,15 +86,29 @@ def read_scalars(folder: Path) -> Tuple[Dict[str, Curve], Dict[str, Curve]]:
                  for found in (losses, validation))
 
 
-def read_pseudo_labels(path: Path) -> Dict[str, Curve]:
-    """Precision and recall by epoch, if the truth was known."""
+def read_pseudo_rows(path: Path) -> List[Dict[str, str]]:
+    """The table of pseudo-labels, a row for each epoch; empty: there is none.
+    """
     if not path.is_file():
-        return {}
+        return []
     with open(path, newline='', encoding='utf-8') as file:
-        rows = list(csv.DictReader(file))
+        return list(csv.DictReader(file))
+
+
+def last_counts(rows: List[Dict[str, str]]) -> List[PseudoCount]:
+    """Of the last epoch; empty: an earlier version did not count."""
+    if not rows or not rows[-1].get('positive_given'):
+        return []
+    return [PseudoCount(*(int(rows[-1][f'{kind}_{what}'])
+                          for what in PseudoCount._fields))
+            for kind in ('positive', 'negative')]
+
+
+def quality_curves(rows: List[Dict[str, str]]) -> Dict[str, Curve]:
+    """Precision and recall by epoch, if the truth was known."""
     curves = {}
     for name in rows[0] if rows else ():
-        if name == 'epoch':
+        if not name.endswith(('_precision', '_recall')):
             continue
         points = [(float(row['epoch']), 100 * float(row[name]))
                   for row in rows if float(row[name]) == float(row[name])]

@@ -1,4 +1,4 @@
-"""Compare pseudo-labels with the labels that were hidden."""
+"""Count pseudo-labels, and compare them with the labels that were hidden."""
 import csv
 from pathlib import Path
 from typing import Dict
@@ -18,10 +18,12 @@ from trm_ml_mm.utils.io import atomic_write
 from trm_ml_mm.utils.precision import as_double
 
 TABLE = 'pseudo_labels.csv'
+KINDS = 'positive', 'negative'
+COUNTS = 8  # of pseudo_label_counts
 
 
 def pseudo_label_counts(pseudo: Tensor, hidden: Tensor) -> Tensor:
-    """The six counts that precision and recall follow from.
+    """The counts that precision and recall follow from.
 
     Args:
         pseudo: ``(B, C)`` in {PRESENT, ABSENT, UNKNOWN}.
@@ -29,26 +31,28 @@ def pseudo_label_counts(pseudo: Tensor, hidden: Tensor) -> Tensor:
             was known, or if nobody knows it.
 
     Returns:
-        ``(6,)``, for positives and then for negatives: number of
-        pseudo-labels, of correct ones, and of hidden labels.
+        ``(8,)``, for positives and then for negatives: number of
+        pseudo-labels, of those whose truth is known, of correct ones, and of
+        hidden labels.
     """
     is_hidden = hidden != UNKNOWN
     counts = []
     for value in (PRESENT, ABSENT):
-        guessed = is_hidden & (pseudo == value)
-        actual = hidden == value
-        counts += [guessed.sum(), (guessed & actual).sum(), actual.sum()]
+        guessed, actual = pseudo == value, hidden == value
+        counts += [guessed.sum(), (guessed & is_hidden).sum(),
+                   (guessed & actual).sum(), actual.sum()]
     return torch.stack(counts)
 
 
 @HOOKS.register_module()
 class PseudoLabelQualityHook(Hook):
-    """Precision and recall of an epoch's pseudo-labels, against the truth that
+    """Number of an epoch's pseudo-labels; in benchmarks, whose labels are
+    hidden on purpose, also precision and recall against that truth, which
     training does not see.
 
-    For benchmarks, whose labels are hidden on purpose. One line per epoch goes
-    to the log and to ``pseudo_labels.csv`` in the work dir (NaN during the
-    warm-up). Does nothing if there is no hidden truth, or no pseudo-label.
+    One line per epoch goes to ``pseudo_labels.csv`` in the work dir, and to the
+    log if there is hidden truth (NaN during the warm-up, and without truth).
+    Does nothing if the head gives no pseudo-labels.
     """
 
     def before_train(self, runner) -> None:
@@ -62,8 +66,7 @@ class PseudoLabelQualityHook(Hook):
         if not masks or prototypes is None or not head.pseudo_weight:
             return
         truth = np.concatenate([mask.hidden_labels() for mask in masks])
-        if (truth == UNKNOWN).all():
-            return
+        self.has_truth = bool((truth != UNKNOWN).any())
         # Images that no mask covers hide nothing: the last row is theirs.
         self.hidden = torch.from_numpy(np.pad(
             truth, ((0, 1), (0, 0)), constant_values=UNKNOWN))
@@ -78,7 +81,7 @@ class PseudoLabelQualityHook(Hook):
         self.latest = pseudo
 
     def before_train_epoch(self, runner) -> None:
-        self.counts = torch.zeros(6, dtype=torch.long)
+        self.counts = torch.zeros(COUNTS, dtype=torch.long)
 
     def epoch_state(self) -> Tensor:
         """For a run that is stopped within an epoch."""
@@ -101,8 +104,9 @@ class PseudoLabelQualityHook(Hook):
         if self.rows is None:
             return
         all_reduce(self.counts)
-        self.latest_quality = quality(self.counts)
-        row = dict(epoch=runner.epoch + 1, **self.latest_quality)
+        found = quality(self.counts)
+        self.latest_quality = found if self.has_truth else {}
+        row = dict(epoch=runner.epoch + 1, **found, **numbers(self.counts))
         if runner.rank != 0:
             return
         earlier = []
@@ -115,6 +119,8 @@ class PseudoLabelQualityHook(Hook):
             writer = csv.DictWriter(file, list(row))
             writer.writeheader()
             writer.writerows([*earlier, row])
+        if not self.has_truth:
+            return
         print_log(
             'Pseudo-labels against the hidden truth: positives precision '
             '{positive_precision:.3f}, recall {positive_recall:.3f}; '
@@ -130,8 +136,19 @@ def quality(counts: Tensor) -> Dict[str, float]:
     """Precision and recall from :func:`pseudo_label_counts`; NaN where nothing
     was guessed."""
     row = {}
-    for name, (guessed, right, actual) in zip(
-            ('positive', 'negative'), as_double(counts.cpu()).view(2, 3)):
-        row[f'{name}_precision'] = float(right / guessed)
+    for name, (_, judged, right, actual) in zip(
+            KINDS, as_double(counts.cpu()).view(2, -1)):
+        row[f'{name}_precision'] = float(right / judged)
         row[f'{name}_recall'] = float(right / actual)
+    return row
+
+
+def numbers(counts: Tensor) -> Dict[str, int]:
+    """How many pseudo-labels there were, of how many the truth is known, and
+    how many of these were right."""
+    row = {}
+    for name, (given, judged, right, _) in zip(
+            KINDS, counts.view(2, -1).tolist()):
+        row.update({f'{name}_given': given, f'{name}_judged': judged,
+                    f'{name}_right': right})
     return row

@@ -17,7 +17,12 @@ from mmengine.runner import IterBasedTrainLoop
 from rich.console import Console
 from rich.table import Table
 
-from trm_ml_mm.datasets import known_labels_of
+from trm_ml_mm.datasets import (
+    find_masks,
+    has_three_values,
+    known_labels_of,
+    labels_of,
+)
 from trm_ml_mm.evaluation.metrics import MultiLabelAP
 from trm_ml_mm.evaluation.per_class import (
     find_per_class,
@@ -35,6 +40,7 @@ from trm_ml_mm.evaluation.run_record import (
     title,
     write_record,
 )
+from trm_ml_mm.labels import summarize_labels
 from trm_ml_mm.models import CLIPPromptBackbone, ZeroShotHead
 from trm_ml_mm.registry import HOOKS
 from trm_ml_mm.utils.screen import near, say
@@ -188,15 +194,18 @@ class ReportHook(Hook):
     def _write(self, runner, model) -> None:
         if runner.rank != 0:
             return
+        dataset = runner.train_dataloader.dataset
         write_record(runner.work_dir, RunRecord(
             head=name_of_head(model),
             config=os.path.basename(runner.cfg.filename or ''),
             seed=runner.seed,
-            known_labels=known_labels_of(runner.train_dataloader.dataset),
+            known_labels=known_labels_of(dataset),
             versions=library_versions(),
             code=code_version(),
             validation=last_validation(runner),
-            rows=self.rows))
+            rows=self.rows,
+            command=getattr(runner, 'command', None),  # MMEngine's has none
+            training_labels=count_labels(dataset)))
 
     def _print(self, runner, model, count: int) -> None:
         if runner.rank != 0:
@@ -231,6 +240,16 @@ def thresholds_table(metrics: Dict[str, float]) -> Table:
                               for value in (
                                   *values, metrics[f'calibrated/{error}'])))
     return table
+
+
+def count_labels(dataset) -> Optional[Dict[str, int]]:
+    """Labels of a training set by their value; None: it has other labels."""
+    if not (find_masks(dataset) or has_three_values(dataset)):
+        return None
+    found = summarize_labels(labels_of(dataset))
+    return dict(present=int(found.positive.sum()),
+                absent=int(found.negative.sum()),
+                unknown=int(found.unknown.sum()))
 
 
 def name_of_head(model) -> str:
@@ -276,7 +295,8 @@ def best_checkpoint(runner) -> Optional[str]:
 
 def render(table: Table) -> str:
     """A rich table as text, for the log."""
-    console = Console(width=78)
+    # In a notebook, a captured console would display an empty block.
+    console = Console(width=78, force_jupyter=False)
     with console.capture() as capture:
         console.print(table)
     return capture.get()
