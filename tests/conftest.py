@@ -27,6 +27,18 @@ config.FormatCode = lambda text, **_: (text, True)
 config.FormatCode.remembers = True
 
 
+def pytest_terminal_summary(terminalreporter):
+    """List the commands of README and docs, and how each was run."""
+    found = [entry for report in terminalreporter.stats.get('passed', ())
+             for name, entry in report.user_properties if name == 'command']
+    if not found:
+        return
+    terminalreporter.section('Commands of README and docs')
+    for page, line, how in found:
+        terminalreporter.write_line(f'{page}: {line}  [{how}]')
+    terminalreporter.write_line(f'{len(found)} commands')
+
+
 @pytest.fixture(scope='module', autouse=True)
 def _little_garbage():
     """MMEngine collects garbage for each data set it makes: half a second

@@ -1,50 +1,100 @@
-"""Every command of the pages on using a model is run, as it stands there."""
+"""Every shell block of README and docs is run, in the order of its page.
+
+The reader's folder has what the pages take for granted: tools, a checkpoint,
+photos, tables, and samples of the public data sets that are laid out as their
+downloads. Its configs are those of the package with few images and the
+built-in CLIP, so that the commands themselves can stay as they are. What
+cannot be run here is in :data:`NOT_HERE`, with the reason. The list of all
+commands is printed after the tests.
+"""
+import itertools
 import json
 import re
-import runpy
-import shlex
 import shutil
 import sys
 
 import pytest
+import trees
+from shell import Shell, blocks, lines
 from tests_support import ROOT, build_small, trm_ml
 
-# What each page starts from: files of this test under the names that the page
-# takes for granted.
-PAGES = {
-    'use_model': ('epoch_10.pth', 'photo.jpg', 'photos'),
-    'calibration': ('epoch_10.pth', 'photos', 'val.csv'),
-    'fill_labels': ('epoch_10.pth', 'photos', 'labels.csv'),
-    'annotation': ('epoch_10.pth', 'photos', 'labels.csv'),
-    'export': ('epoch_10.pth', 'photos', 'photos.py'),
-    'report': ('work_dirs', ),
-    'demo': ('epoch_10.pth', 'photos', 'labels.csv'),
+from trm_ml_mm.cli.arguments import setting
+from trm_ml_mm.engine import load_config
+from trm_ml_mm.experiments.plan import parse_options, plan
+from trm_ml_mm.labels.names import scene_classes
+
+PAGES = {path.relative_to(ROOT).as_posix(): path for path in [
+    ROOT / 'README.md', ROOT / 'CONTRIBUTING.md',
+    *sorted((ROOT / 'docs').glob('*.md')),
+    *sorted((ROOT / 'configs').glob('*/README.md'))] if blocks(path)}
+# These pages have tests of their own, which compare their outputs too.
+OWN_TESTS = {'docs/own_photos.md': 'tests/test_own_photos.py',
+             'docs/extending.md': 'tests/test_extending.py'}
+# Page: the start of a line -> why it is not run by this test.
+NOT_HERE = {
+    'CONTRIBUTING.md': {
+        'python3 -m venv': 'an installation',
+        '.venv/bin/pip': 'an installation',
+        '.venv/bin/python -m pytest': 'these are the tests',
+        '.venv/bin/python -m mkdocs': 'run by tests/test_docs_site.py',
+        '.venv/bin/pre-commit': 'needs the internet'},
+    'docs/annotation.md': {
+        'pip': 'installs Label Studio, which tests/annotation reads with',
+        'export': 'for Label Studio', 'label-studio': 'a server'},
+    'docs/demo.md': {'pip': 'an installation'},
+    'docs/export.md': {
+        'pip': 'an installation',
+        'OMP_NUM_THREADS=1 python tools/benchmarks': 'measures for minutes'},
+    'docs/many_gpus.md': {
+        'NNODES': 'run by tests/engine/test_distributed.py, on two nodes',
+        'GPUS': 'run by tests/engine/test_distributed.py, with a stand-in '
+                'for srun'},
+    'docs/own_project.md': {
+        'mim': 'tried by hand: OpenMIM is not installed here'},
+    'docs/performance.md': {
+        'python tools/benchmarks': 'measures for minutes',
+        'python -m torch.distributed.run': 'run by tests/features/'
+                                           'test_cache.py'},
+    'docs/benchmarks.md': {
+        'python tools/evidence.py': 'takes hours; its parts are run by '
+                                    'tests/experiments/test_suite.py'},
 }
-CONFIG = '''
-_base_ = 'trm_ml_mm::trm_ml_scenes.py'
-test_dataloader = dict(num_workers=0, dataset=dict(num_images=24))
-'''
-
-
-def commands(page):
-    """The lines of a page that call trm-ml, whole."""
-    text = (ROOT / f'docs/{page}.md').read_text()
-    blocks = re.findall(r'^ *```bash\n(.*?)^ *```', text, re.M | re.S)
-    lines = '\n'.join(blocks).replace('\\\n', ' ').splitlines()
-    return [line.strip() for line in lines
-            if line.strip().startswith('trm-ml ')]
+# Many runs, which take hours as they stand: the first one of a page is run, and
+# every setting of the others is built.
+MANY_RUNS = {
+    'docs/tuning.md': re.compile(r' *(tune|again|longer) '),
+    'docs/benchmarks.md': re.compile(r'.*tools/run_grid\.py ')}
+# An installation is not repeated, and its folder has no training yet.
+INSTALLED = re.compile(r'^python3 -m venv .* && \.venv/bin/')
+# What a page takes for granted that others make.
+PREPARED = {
+    'docs/own_project.md':
+    'cp data/own/labels.csv train.csv; cp data/own/labels.csv val.csv; '
+    'cp -r data/own/images .',
+    'docs/report.md': 'cp -r work_dirs/trm_ml_scenes work_dirs/text_pixel',
+    'docs/performance.md': 'trm-ml split data/own/labels.csv '
+                           '--images data/own/images'}
 
 
 @pytest.fixture(scope='module')
 def start(tmp_path_factory):
-    """A trained model, and scenes as photos."""
+    """The reader's folder."""
     folder = tmp_path_factory.mktemp('start')
     build_small(folder, {'train_cfg.max_epochs': 1}).train()
     shutil.copy(folder / 'run/epoch_1.pth', folder / 'epoch_10.pth')
-    for name in ('trm_ml_scenes', 'text_pixel'):
-        shutil.copytree(folder / 'run', folder / 'work_dirs' / name)
-    assert trm_ml(['make-scenes', '--out', folder / 'scenes', '--images',
-                   '8']) == 0
+    (folder / 'work_dirs').mkdir()
+    (folder / 'run').rename(folder / 'work_dirs/trm_ml_scenes')
+    shutil.copy(folder / 'epoch_10.pth', folder / 'work_dirs/trm_ml_scenes')
+    (folder / 'tools').symlink_to(ROOT / 'tools')
+    (folder / 'tests').symlink_to(ROOT / 'tests')
+    (folder / '.venv/bin').mkdir(parents=True)
+    (folder / '.venv/bin/python').write_text(
+        f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    (folder / '.venv/bin/python').chmod(0o755)
+    small_configs(folder / 'configs')
+    for place, images in (('scenes', '12'), ('data/own', '60')):
+        assert trm_ml(['make-scenes', '--out', folder / place, '--images',
+                       images]) == 0
     shutil.copytree(folder / 'scenes/images', folder / 'photos')
     for path in (folder / 'photos').iterdir():
         path.rename(path.with_suffix('.jpg'))
@@ -53,8 +103,131 @@ def start(tmp_path_factory):
     for name in ('val.csv', 'labels.csv'):
         (folder / name).write_text(table.replace('.png', '.jpg'),
                                    encoding='utf-8')
-    (folder / 'photos.py').write_text(CONFIG, encoding='utf-8')
+    (folder / 'photos.py').write_text(
+        "_base_ = 'configs/trm_ml_scenes.py'\n", encoding='utf-8')
+    trees.coco(folder / 'data/coco')
+    trees.voc(folder / 'data/VOCdevkit/VOC2007')
     return folder
+
+
+def small_configs(folder):
+    """The configs of the package. Those of whole trainings have few images
+    and the built-in CLIP: the others build on them."""
+    shutil.copytree(ROOT / 'configs', folder)
+    words = scene_classes(0)
+    for path in folder.glob('*.py'):
+        real = f'_base_ = {str(ROOT / "configs" / path.name)!r}\n'
+        cfg = load_config(str(ROOT / 'configs' / path.name))
+        text = ''
+        for split in ('train', 'val', 'test'):
+            options = dict(num_workers=0, persistent_workers=False)
+            if path.stem == 'trm_ml_scenes':
+                dataset = dict(num_images=16)
+                options['dataset'] = (dict(dataset=dataset)
+                                      if split == 'train' else dataset)
+            text += f'{split}_dataloader = {options!r}\n'
+        if path.stem == 'trm_ml_scenes':
+            pass
+        elif cfg.model.backbone.type.endswith('CLIPPromptBackbone'):
+            backbone = dict(weights=None)
+            names = cfg.model.backbone.classes
+            if names != 'dataset':
+                from trm_ml_mm.labels import class_names
+                # The built-in CLIP reads the names of scenes only.
+                backbone['prompt_names'] = {
+                    name: words[c % len(words)]
+                    for c, name in enumerate(class_names(names))}
+            text += ("arch = 'mini'\nimage_size = 96\n"
+                     f'model = dict(backbone={backbone!r})\n')
+        path.write_text(real + text, encoding='utf-8')
+
+
+@pytest.mark.parametrize('page', PAGES)
+def test_the_blocks_of_a_page_run(page, start, tmp_path, monkeypatch,
+                                  record_property):
+    record = lambda *entry: record_property('command', entry)  # noqa: E731
+    if page in OWN_TESTS:
+        assert (ROOT / OWN_TESTS[page]).is_file()
+        for line in every_line(page):
+            record(page, line, f'run by {OWN_TESTS[page]}')
+        return
+    folder = tmp_path / 'reader'
+    shutil.copytree(start, folder, symlinks=True)
+    script = [PREPARED.get(page, ':')]
+    reasons = dict(NOT_HERE.get(page, {}))
+    used, many = set(), 0
+    for block in blocks(PAGES[page]):
+        kept = []
+        for line in lines(block):
+            found = next((s for s in reasons if line.startswith(s)), None)
+            used.add(found)
+            if found is not None:
+                record(page, line, f'not run: {reasons[found]}')
+            elif INSTALLED.match(line) and line.endswith(' -m pytest'):
+                record(page, line, 'run by .ci/run')
+            elif INSTALLED.match(line):
+                record(page, line, 'run, without the installation')
+                kept.append(INSTALLED.sub('', line).split('.venv/bin/')[-1])
+                shutil.rmtree(folder / 'work_dirs')
+            elif page in MANY_RUNS and MANY_RUNS[page].match(line):
+                many += 1
+                record(page, line, 'run' if many == 1 else
+                       'not run: takes hours; its settings were built')
+                kept.append(line)
+            else:
+                record(page, line, 'run')
+                kept.append(line)
+        script += kept
+    assert set(reasons) <= used, 'a reason without a command'
+    write_files_of(page, folder)
+    # A page in the browser would wait for its end; it has tests of its own.
+    monkeypatch.setattr('gradio.Blocks.launch', lambda *args, **options: None)
+    seen = []
+    shell = Shell(folder, lambda call: before(call, folder, seen))
+    shell.run('\n'.join(script))
+
+
+def every_line(page):
+    return [line for block in blocks(PAGES[page]) for line in lines(block)]
+
+
+def write_files_of(page, folder):
+    """Files that a page shows under their names."""
+    text = PAGES[page].read_text(encoding='utf-8')
+    for name, body in re.findall(r'`([\w.]+\.py)`:?\n+```python\n(.*?)```',
+                                 text, re.S):
+        (folder / name).write_text(body.replace('trm_ml_mm::', 'configs/'),
+                                   encoding='utf-8')
+
+
+def before(call, folder, seen) -> bool:
+    """What happens between the commands; True: a command is not run."""
+    if call.name == 'fill' and 'answers.json' in call.arguments:
+        annotate(folder / 'tasks.json', folder / 'answers.json')
+    if call.name in ('tune', 'run_grid'):
+        seen.append(call)
+        if len(seen) > 1:
+            check_settings(call.arguments)
+            return True
+    return False
+
+
+def check_settings(arguments):
+    """Build every setting of a search or a grid."""
+    options, name = dict(configs=[]), 'configs'
+    for word in arguments:
+        if word.startswith('--'):
+            options[name := word] = []
+        else:
+            options[name].append(word)
+    jobs = plan(options['configs'], list(map(setting, options['--known'])),
+                [int(seed) for seed in options.get('--seeds', '0')])
+    of_methods = {job.method: job for job in jobs}.values()
+    for entry in options.get('--search', ['randomness.seed=0']):
+        key, values = entry.split('=', 1)
+        for value, job in itertools.product(values.split(','), of_methods):
+            load_config(job.config, {**job.options(), **parse_options(
+                [*options.get('--cfg-options', ()), f'{key}={value}'])})
 
 
 def annotate(tasks, answers):
@@ -68,61 +241,3 @@ def annotate(tasks, answers):
             dict(from_name=f'class_{name}', to_name='image', type='choices',
                  value=dict(choices=['absent'])) for name in asked])]
     answers.write_text(json.dumps(done), encoding='utf-8')
-
-
-@pytest.mark.parametrize('page', PAGES)
-def test_the_commands_of_a_page_run(page, start, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for name in PAGES[page]:
-        (shutil.copytree if (start / name).is_dir() else shutil.copy)(
-            start / name, tmp_path / name)
-    # A page in the browser would wait for its end; it has tests of its own.
-    monkeypatch.setattr('gradio.Blocks.launch', lambda *args, **options: None)
-    found = commands(page)
-    assert found
-    for line in found:
-        if 'answers.json' in line:
-            annotate(tmp_path / 'tasks.json', tmp_path / 'answers.json')
-        assert trm_ml(shlex.split(line)[1:]) == 0, line
-
-
-def test_no_page_is_left_out():
-    pages = {p.stem for p in (ROOT / 'docs').glob('*.md')
-             if '\ntrm-ml ' in p.read_text()}
-    assert pages == {*PAGES, 'own_photos'}  # which has a test of its own
-
-
-def tool_lines():
-    """Every line of README and docs that calls a script of tools/, and the
-    page."""
-    for path in [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]:
-        text = path.read_text(encoding='utf-8').replace('\\\n', ' ')
-        for block in re.findall(r'^ *```bash\n(.*?)^ *```', text, re.M | re.S):
-            for line in block.splitlines():
-                words = shlex.split(line, comments=True)
-                place = next((i for i, word in enumerate(words)
-                              if word.startswith('tools/')), None)
-                if place is not None and '$@' not in words:  # a function
-                    yield path.name, words[place], words[place + 1:]
-
-
-def test_every_command_of_a_script_could_be_given(monkeypatch):
-    """Scripts that the pages call exist and know the options that they are
-    given. (It runs none of them: some take hours.)"""
-    pages = set()
-    for page, script, arguments in tool_lines():
-        path = ROOT / script
-        assert path.is_file(), (page, script)
-        pages.add(page)
-        if path.suffix != '.py' or path.parent.name == 'benchmarks':
-            continue
-        main = runpy.run_path(str(path), run_name='a tool')['main']
-        parse_args = main.__globals__.get('parse_args') or (
-            main.__wrapped__.__globals__['parse_args'])
-        monkeypatch.setattr(sys, 'argv', [script, *arguments])
-        try:
-            parse_args()
-        except SystemExit:
-            pytest.fail(f'{page}: {script} {shlex.join(arguments)}')
-    assert {'README.md', 'index.md', 'benchmarks.md', 'options.md',
-            'many_gpus.md', 'protocols.md'} <= pages
