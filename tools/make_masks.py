@@ -8,6 +8,7 @@ import numpy as np
 from rich import box
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import track
 from rich.table import Column, Table
 
 from trm_ml_mm.cli.arguments import add_cfg_options, command, parse, setting
@@ -84,7 +85,8 @@ def main():
         *(['file'] if saved else []),
         box=box.SIMPLE)
     per_class, wrong = {}, 0
-    for i, (known, seed) in enumerate(jobs):
+    for i, (known, seed) in enumerate(track(
+            jobs, 'Drawing masks', console=console, transient=True)):
         mask = draw_mask(labels, known, seed, images, classes)
         counts = summarize_labels(np.where(mask, labels, UNKNOWN))
         per_class[str(known)] = counts

@@ -1,4 +1,5 @@
 """The grid: its tables, its manifests, and what a kill leaves."""
+import io
 import json
 import os
 import signal
@@ -9,12 +10,14 @@ import textwrap
 import time
 
 import pytest
+from rich.console import Console
 from tests_support import ROOT
 
 from trm_ml_mm.experiments.manifest import FILE
 from trm_ml_mm.experiments.plan import Job, plan
 from trm_ml_mm.experiments.run import run_grid
 from trm_ml_mm.experiments.tables import save_tables, table
+from trm_ml_mm.utils.screen import Screen
 
 TINY = ['train_dataloader.dataset.dataset.num_images=48',
         'val_dataloader.dataset.num_images=20',
@@ -91,6 +94,21 @@ def test_every_run_has_its_gpu_to_itself_and_no_fork(tmp_path, monkeypatch):
     assert {(job.work_dir(tmp_path / 'o') / 'seen').read_text()
             for job in jobs} == {'5 False spawn', 'MIG-7 False spawn'}
     assert os.environ['CUDA_VISIBLE_DEVICES'] == '5,MIG-7'
+
+
+def test_a_terminal_shows_how_many_runs_are_left(tmp_path, monkeypatch):
+    screen = Screen()
+    screen.console = Console(file=io.StringIO(), force_terminal=True,
+                             width=60)
+    monkeypatch.setattr(Screen, 'current', screen)
+    script = tmp_path / 'ends.py'
+    script.write_text('import sys; sys.exit(1)')
+    config = tmp_path / 'tiny.py'
+    config.write_text(TINY_CONFIG)
+    run_grid(plan([str(config)], [.1, .5], [0]), tmp_path / 'runs', script,
+             processes=1)
+    shown = screen.console.file.getvalue()
+    assert all(f'{done}/2' in shown for done in range(3))
 
 
 def test_tables_are_saved(tmp_path):

@@ -10,11 +10,18 @@ from pathlib import Path
 from typing import List, Optional, Sequence, Union
 
 from filelock import FileLock
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 from trm_ml_mm.engine import load_config
 from trm_ml_mm.evaluation.run_record import LAST, read_record
 from trm_ml_mm.features import CacheFiller, build_tower, splits_to_cache
-from trm_ml_mm.utils.screen import say
+from trm_ml_mm.utils.screen import console, say
 from trm_ml_mm.utils.versions import code_version
 
 from .manifest import check_manifests, other_jobs, write_manifest
@@ -117,10 +124,15 @@ def run_grid(jobs: Sequence[Job],
         finally:
             slots.append(slot)
         _log_result(job, Path(out), run.exitcode)
+        bar.advance(task)
 
     visible = os.environ.get('CUDA_VISIBLE_DEVICES')
     try:
-        with ThreadPoolExecutor(processes) as pool:
+        with Progress(TextColumn('Runs'), BarColumn(), MofNCompleteColumn(),
+                      TimeRemainingColumn(), console=console(),
+                      transient=True) as bar, \
+                ThreadPoolExecutor(processes) as pool:
+            task = bar.add_task('', total=len(todo))
             list(pool.map(work, todo))
     finally:
         os.environ.pop('CUDA_VISIBLE_DEVICES', None)

@@ -63,6 +63,11 @@ class Screen(logging.Handler):
                         if isinstance(handler, logging.FileHandler))]
 
 
+def console() -> Console:
+    """Where a bar moves, so that what is said stands above it."""
+    return Console() if Screen.current is None else Screen.current.console
+
+
 @contextmanager
 def short_screen() -> Iterator[None]:
     """Show what matters, of every run that is built in this block."""
