@@ -12,7 +12,7 @@ nbformat = pytest.importorskip('nbformat', reason='needs nbformat')
 
 FILE = ROOT / 'docs/tutorial.ipynb'
 PICTURES = {'image/png', 'image/jpeg'}
-FOLDERS = '/tmp/', '/home/', '/work', '/Users/', 'site-packages', str(ROOT)
+FOLDERS = '/tmp/', '/home/', '/Users/', 'site-packages', str(ROOT)
 
 
 def code_cells(notebook):
