@@ -8,11 +8,11 @@ import numpy as np
 from rich import box
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import track
 from rich.table import Column, Table
 
 from trm_ml_mm.cli.arguments import add_cfg_options, command, parse, setting
 from trm_ml_mm.labels import PRESENT, UNKNOWN
+from trm_ml_mm.utils.screen import track
 
 
 def parse_args():
@@ -86,7 +86,7 @@ def main():
         box=box.SIMPLE)
     per_class, wrong = {}, 0
     for i, (known, seed) in enumerate(track(
-            jobs, 'Drawing masks', console=console, transient=True)):
+            jobs, 'Drawing masks')):
         mask = draw_mask(labels, known, seed, images, classes)
         counts = summarize_labels(np.where(mask, labels, UNKNOWN))
         per_class[str(known)] = counts

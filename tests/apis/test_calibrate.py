@@ -304,6 +304,23 @@ def test_the_command(folder, tmp_path, capsys):
     assert (stored['target'], stored['confidence']) == (.7, .8)
 
 
+def test_columns_of_the_table_may_be_no_classes(folder, tmp_path, capsys):
+    lines = (folder / 'scenes/labels.csv').read_text().splitlines()
+    table = tmp_path / 'noted.csv'
+    table.write_text('\n'.join(f'{line},{"note" if not n else "by Anna"}'
+                               for n, line in enumerate(lines)))
+    found = []
+    for data, more in ((folder / 'scenes/labels.csv', []),
+                       (table, ['--ignore-columns', 'note'])):
+        out = tmp_path / f'{data.stem}.pth'
+        command.main([str(folder / 'model.pth'), str(data), '--images',
+                      str(folder / 'scenes/images'), *more, '--out',
+                      str(out)])
+        found.append(load_model(out).meta['calibration'])
+    for entry in ('cuts', 'thresholds'):
+        assert found[0].get(entry) == found[1].get(entry)
+
+
 def test_the_command_warns(folder, tmp_path, capsys):
     """Of labels that were drawn by their value, and of training images."""
     with open(folder / 'scenes/labels.csv', encoding='utf-8') as file:

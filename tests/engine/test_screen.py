@@ -8,9 +8,11 @@ import pytest
 from mmengine.logging import MMLogger
 from tests_support import ROOT, SMALL
 
+from trm_ml_mm.datasets import Scenes, label_matrix
 from trm_ml_mm.engine.hooks import ScreenHook
 from trm_ml_mm.evaluation import read_record
 from trm_ml_mm.evaluation.run_record import LAST
+from trm_ml_mm.labels import PRESENT
 from trm_ml_mm.utils.screen import Screen, say, short_screen
 
 
@@ -65,6 +67,19 @@ def test_a_training_in_forty_lines(call, tmp_path):
                  'multi-label/CP_top3', *epochs):
         assert text in log and (text in epochs or text not in shown)
     assert 'epoch_3.pth' in lines[-1] and str(tmp_path) not in shown
+
+
+def test_a_mean_over_few_classes_is_called_so(call, tmp_path):
+    shown = call('train', *small(), 'val_dataloader.dataset.num_images=2',
+                 'test_dataloader.dataset.num_images=2')
+    positives = {}
+    for split in ('val', 'test'):
+        labels = label_matrix(Scenes(split, 2, pipeline=[]))
+        positives[split] = int((labels == PRESENT).any(0).sum())
+    assert 0 < min(positives.values()) and max(positives.values()) < 30
+    said = f'mAP is the mean of {positives["val"]} of 30 classes'
+    assert shown.count(said) == 1
+    assert f'Test set, 2 images, {positives["test"]} of 30 classes' in shown
 
 
 def test_everything_with_verbose(call, tmp_path):

@@ -240,3 +240,14 @@ def test_weights_from_a_file_raise_no_alarm(tiny_clip, tmp_path, caplog):
     assert 'No pretrained weights' not in caplog.text
     logging.warning('Another warning passes: No weights')
     assert 'Another warning passes' in caplog.text
+
+
+def test_weights_that_cannot_be_downloaded_are_a_sentence(monkeypatch):
+    """Without the internet; as open_clip says it."""
+    def refuse(*args, **options):
+        raise RuntimeError("Failed to download weights for tag 'openai': "
+                           'no route to host.')
+    monkeypatch.setattr(open_clip, 'create_model', refuse)
+    with pytest.raises(FileNotFoundError, match='RN50 .* cannot be downloaded'
+                       '.* no route to host.* model.backbone.weights=PATH'):
+        load_clip('RN50', 'openai')

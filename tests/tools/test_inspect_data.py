@@ -65,6 +65,17 @@ def test_good_tables_are_fine_and_the_next_command_is_whole(own, capsys):
         assert (own / f'out/samples_{split}.png').is_file()
 
 
+def test_one_value_in_another_split_than_the_training_is_fine(own, capsys):
+    (own / 'val.csv').write_text('image,dog,cat\nd.png,0,1\ne.png,0,0\n')
+    out = inspect(own, capsys, TEST)
+    assert 'same value in every row' not in out
+    (own / 'train.csv').write_text('image,dog,cat\na.png,0,1\nb.png,0,0\n'
+                                   'c.png,0,1\n')
+    out = inspect(own, capsys, TEST, code=1)
+    assert '"dog"' in next(line for line in said(out, 'Warning')
+                           if 'same value in every row' in line)
+
+
 def test_one_split_alone(own, capsys):
     out = inspect(own, capsys, arguments=['--split', 'val', '--no-decode'])
     assert not (own / 'out/samples_train.png').exists()

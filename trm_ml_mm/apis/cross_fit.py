@@ -42,6 +42,7 @@ from trm_ml_mm.features import (
 from trm_ml_mm.features.fill import Views, resolve_dataset_config
 from trm_ml_mm.registry import DATASETS
 from trm_ml_mm.utils.configs import plain_types
+from trm_ml_mm.utils.screen import silent_screen
 
 FOLDS = 5
 # What a fit needs of the package's hooks: no checkpoint, no report.
@@ -245,7 +246,7 @@ def fit(cfg: Config, features: Union[str, Path], seed: int = 0
     cfg.load_from, cfg.resume = None, False
     cfg.randomness = dict(cfg.get('randomness') or {}, seed=seed)
     cfg.log_level = 'ERROR'
-    with tempfile.TemporaryDirectory() as work_dir:
+    with silent_screen(), tempfile.TemporaryDirectory() as work_dir:
         cfg.experiment_name = Path(work_dir).name  # MMEngine keeps them apart
         runner = build_runner(cfg, work_dir)
         runner.train()

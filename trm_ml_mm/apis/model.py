@@ -73,7 +73,8 @@ def load_model(checkpoint: Union[str, Path],
     except (OSError, RuntimeError) as error:  # no file, or no internet
         raise FileNotFoundError(
             f'The CLIP of {checkpoint}, {tower_of(cfg.model)}, is not at hand '
-            f'({root_cause(error)}) Give its file: weights=FILE in Python, '
+            f'({str(root_cause(error)).split(" Or give ")[0]}) Give its file: '
+            'weights=FILE in Python, '
             '--weights FILE in a command.') from error
     found = complete(found, model, found.classes or (
         saved['meta'].get('dataset_meta') or {}).get('classes'))

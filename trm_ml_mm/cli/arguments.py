@@ -126,6 +126,20 @@ def setting(text: str) -> Union[float, str]:
         return text
 
 
+def add_table_columns(parser) -> None:
+    """What the columns of a table are; of a parser, or a group in it."""
+    parser.add_argument('--image-column', default='image',
+                        help='column of image paths')
+    parser.add_argument('--ignore-columns', nargs='+', default=[],
+                        metavar='COLUMN', help='columns that are no classes')
+
+
+def columns_of(args: argparse.Namespace):
+    """The columns of :func:`add_table_columns`."""
+    from trm_ml_mm.labels import TableColumns
+    return TableColumns(args.image_column, ignored=tuple(args.ignore_columns))
+
+
 def add_checkpoint(parser: argparse.ArgumentParser) -> None:
     """A trained model: its checkpoint, and what may be needed beside it."""
     parser.add_argument('--checkpoint', required=True,

@@ -4,8 +4,17 @@ from pathlib import Path
 from typing import List, Optional, Sequence
 
 from trm_ml_mm.utils.configs import SPLITS
+from trm_ml_mm.utils.screen import track
 
-from .arguments import add_cfg_options, add_model, command, parse, setting
+from .arguments import (
+    add_cfg_options,
+    add_model,
+    add_table_columns,
+    columns_of,
+    command,
+    parse,
+    setting,
+)
 
 GUARANTEE = ('With the confidence of {confidence:g}, each threshold has at '
              'least the {criterion} {target:g} on images of the same kind (a '
@@ -50,6 +59,7 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
                         help='with a CSV file')
     parser.add_argument('--workers', type=int, default=0,
                         help='with a CSV file: processes that read images')
+    add_table_columns(parser.add_argument_group('the columns of a CSV file'))
     add_cfg_options(parser)
     add_model(parser)
     return parse(parser, argv)
@@ -69,7 +79,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         'cuda' if torch.cuda.is_available() else 'cpu')
     loaded = load_model(args.checkpoint, args.config, device=device,
                         weights=args.weights)
-    found = run_model(args, loaded, device, console)
+    found = run_model(args, loaded, device)
     options = dict(classes=loaded.description.classes,
                    minimum=args.minimum, confidence=args.confidence,
                    source=found.source)
@@ -120,20 +130,18 @@ def check_arguments(args: argparse.Namespace) -> None:
                          'is none: leave it out.')
 
 
-def run_model(args: argparse.Namespace, loaded, device: str, console):
+def run_model(args: argparse.Namespace, loaded, device: str):
     """Logits and labels of all images."""
-    from rich.progress import track
-
     from trm_ml_mm.apis import logits_of_config, logits_of_table
 
     def show(items, count):
-        return track(items, 'Predicting', count, console=console,
-                     transient=True)
+        return track(items, 'Predicting', count)
 
     if is_table(args.data):
         return logits_of_table(
-            loaded, args.data, args.images, batch_size=args.batch_size,
-            workers=args.workers, device=device, track=show)
+            loaded, args.data, args.images, columns_of(args),
+            batch_size=args.batch_size, workers=args.workers, device=device,
+            track=show)
     return logits_of_config(loaded, args.data, args.split, args.cfg_options,
                             args.known, args.seed, show)
 

@@ -12,7 +12,14 @@ from typing import Iterable, List, Optional, Sequence, Tuple
 from trm_ml_mm.utils.checks import check_choice, check_inside, check_positive
 from trm_ml_mm.utils.io import atomic_write, existing
 
-from .arguments import add_cfg_options, add_model, command, parse
+from .arguments import (
+    add_cfg_options,
+    add_model,
+    add_table_columns,
+    columns_of,
+    command,
+    parse,
+)
 
 TOOLS = ('labelstudio', 'cvat')
 STRATEGIES = ('uncertainty', 'gain', 'random')
@@ -113,10 +120,7 @@ def add_exchange(parser: argparse.ArgumentParser) -> None:
 
 def add_table_format(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group('the columns of the table')
-    group.add_argument('--image-column', default='image',
-                       help='column of image paths')
-    group.add_argument('--ignore-columns', nargs='+', default=[],
-                       metavar='COLUMN', help='columns that are no classes')
+    add_table_columns(group)
     group.add_argument(
         '--classes', nargs='+', metavar='NAME', help='with --import, for a '
         'table that lists classes in a column: the names, or a file of them')
@@ -225,11 +229,6 @@ def read_source(args: argparse.Namespace, loaded):
                       args.calibrate_on, args.cfg_options)
 
 
-def columns_of(args: argparse.Namespace):
-    from trm_ml_mm.labels import TableColumns
-    return TableColumns(args.image_column, ignored=tuple(args.ignore_columns))
-
-
 def judge(args: argparse.Namespace, loaded, source, console):
     """Logits of the table's images, and of the validation set with its
     labels (None: there is none)."""
@@ -238,7 +237,8 @@ def judge(args: argparse.Namespace, loaded, source, console):
     from trm_ml_mm.apis import Evidence, checkpoint_logits, cross_fit
     scales = None if args.tta is None else args.tta or (1., )
     tasks = {}
-    with Progress(console=console, transient=True) as bar, (
+    with Progress(console=console, transient=True,
+                  disable=not console.is_terminal) as bar, (
             tempfile.TemporaryDirectory() if args.features is None else
             nullcontext(args.features)) as features:
         def progress(what: str, done: int, total: int) -> None:

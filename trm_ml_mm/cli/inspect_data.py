@@ -136,7 +136,7 @@ def judge_tables(cfg, split: str) -> list:
             image=options.get('image_column', 'image'),
             positive=options.get('positive_column', 'positive'),
             ignored=tuple(options.get('ignore_columns') or ())))
-        found += judge_columns(table)
+        found += judge_columns(table, split == 'train')
         folder = root / (options.get('data_prefix') or '')
         missing = [name for name in table.images
                    if name and not (folder / name).is_file()]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Callable, Iterator, List, Optional, TextIO
 
 from trm_ml_mm.utils.io import atomic_write
+from trm_ml_mm.utils.screen import track
 
 from .arguments import add_checkpoint, command, parse
 
@@ -58,7 +59,6 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     from rich.console import Console
-    from rich.progress import track
 
     from trm_ml_mm.apis import MultiLabelInferencer, load_model, with_classes
     from trm_ml_mm.datasets.images import find_images
@@ -79,7 +79,7 @@ def main() -> None:
                 predict.stream(images, batch_size=args.batch_size,
                                maps=args.all, show_dir=args.out,
                                skip_unreadable=True, workers=args.workers),
-                'Predicting', len(images), console=console, transient=True):
+                'Predicting', len(images)):
             for write in writers:
                 write(result)
             if 'error' in result:

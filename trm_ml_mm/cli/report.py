@@ -28,18 +28,14 @@ def parse_args() -> argparse.Namespace:
 @command
 def main() -> None:
     args = parse_args()
-    from rich.console import Console
-    from rich.progress import track
-
     from trm_ml_mm.report import judge, read_run, write_report
     from trm_ml_mm.utils.checks import check_not_negative
+    from trm_ml_mm.utils.screen import track
     check_not_negative(**{'--pictures': args.pictures})
-    console = Console()
     runs = [read_run(folder) for folder in args.work_dirs]
     out = Path(args.out or Path(args.work_dirs[0], 'report.html'))
     judged = [None if args.no_model else judge(
         run, args.pictures, lambda batches, count, run=run: track(
-            batches, f'Predicting {run.name}', count, console=console,
-            transient=True)) for run in runs]
+            batches, f'Predicting {run.name}', count)) for run in runs]
     write_report(list(zip(runs, judged)), out)
     print(f'Written: {out}, {out.stat().st_size / 1e6:.1f} MB')

@@ -8,7 +8,7 @@ from typing import Dict, List, NamedTuple, Optional, Sequence
 
 from trm_ml_mm.utils.configs import SPLITS
 
-from .arguments import command, parse
+from .arguments import add_table_columns, command, parse
 from .next_command import next_command
 
 CONFIG, SMALL_CONFIG = 'trm_ml_csv', 'trm_ml_csv_small'
@@ -40,10 +40,7 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     parser.add_argument('--group', metavar='COLUMN', help='rows with the same '
                         'cell in this column stay together, such as a '
                         'patient or a place; a blank cell is no group')
-    parser.add_argument('--image-column', default='image',
-                        help='column of image paths')
-    parser.add_argument('--ignore-columns', nargs='+', default=[],
-                        metavar='COLUMN', help='columns that are no classes')
+    add_table_columns(parser)
     parser.add_argument('--near-bits', type=int, help='perceptual hashes that '
                         'differ in at most so many of 256 bits are of one '
                         'picture (default: 32); 0: equal hashes only')

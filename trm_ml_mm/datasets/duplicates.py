@@ -14,7 +14,8 @@ from typing import Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import cv2
 import numpy as np
-from rich.progress import track
+
+from trm_ml_mm.utils.screen import track
 
 SIDE = 16  # frequencies in each direction; the hash has SIDE * SIDE bits
 SAMPLES = 4 * SIDE  # side of the small image that they are taken from
@@ -55,7 +56,7 @@ def scan_images(paths: Sequence[str], threads: int = 8) -> List[ImageScan]:
     """:func:`scan_image` of many files, with a progress bar."""
     with ThreadPool(threads) as pool:
         return list(track(pool.imap(scan_image, paths, 8), 'Reading images',
-                          len(paths), transient=True))
+                          len(paths)))
 
 
 def perceptual_hash(image: np.ndarray) -> np.ndarray:
@@ -193,7 +194,7 @@ def join_duplicates(partition: Partition, scans: Sequence[ImageScan],
         bits = np.stack([scans[i].bits for i in unique])
         blocks = -(-len(bits) // BLOCK)
         for pairs in track(near_pairs(bits, near_bits), 'Comparing images',
-                           blocks * (blocks + 1) // 2, transient=True):
+                           blocks * (blocks + 1) // 2):
             sets.join(unique[pairs])
     roots = sets.roots()
     partition.join(np.stack([np.arange(len(scans)), roots], 1))

@@ -8,10 +8,10 @@ from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 from PIL import Image
-from rich.progress import track
 
 from trm_ml_mm.labels import summarize_labels
 from trm_ml_mm.labels.table import VALUES
+from trm_ml_mm.utils.screen import track
 
 from .base import is_readable, resolve_dataset
 from .images import find_images
@@ -112,10 +112,17 @@ def constant_columns(table: RawTable) -> List[str]:
             if len(values) == 1 and '' not in values]
 
 
-def judge_columns(table: RawTable) -> List[Finding]:
-    """Find columns that are probably no classes."""
+def judge_columns(table: RawTable, is_train: bool = True) -> List[Finding]:
+    """Find columns that are probably no classes.
+
+    Args:
+        table: Of a split.
+        is_train: A class of the training may well have one value in another
+            split.
+    """
     stray, found = stray_columns(table), []
-    constant = [name for name in constant_columns(table) if name not in stray]
+    constant = [name for name in constant_columns(table)
+                if is_train and name not in stray]
     ignored = table.columns.ignored
     if stray:
         words = [f'"{name}" ({what})' for name, what in stray.items()]
@@ -191,7 +198,7 @@ def find_unreadable(paths: Sequence[str],
     with ThreadPool(threads) as pool:
         problems = track(
             pool.imap(lambda path: image_problem(path, is_loaded), paths),
-            'Reading images', len(paths), transient=True)
+            'Reading images', len(paths))
         return {p: why for p, why in zip(paths, problems) if why is not None}
 
 

@@ -1,7 +1,7 @@
 """The table of all classes, as a CSV file and on the screen."""
 import csv
 from pathlib import Path
-from typing import List, Optional, Sequence, Union
+from typing import List, Optional, Sequence, Tuple, Union
 
 from rich.markup import escape
 from rich.table import Table
@@ -18,6 +18,13 @@ def find_per_class(metrics: Sequence) -> Optional[PerClass]:
     """Per-class metrics of the first AP metric computed on this rank."""
     found = [m.per_class for m in metrics if isinstance(m, MultiLabelAP)]
     return found[0] if found else None
+
+
+def scored_classes(metrics: Sequence) -> Optional[Tuple[int, int]]:
+    """How many classes mAP is the mean of, and how many there are; None: no
+    AP metric was computed on this rank."""
+    table = find_per_class(metrics)
+    return table and (int((table.positives > 0).sum()), len(table.positives))
 
 
 def per_class_rows(classes: Sequence[str], table: PerClass) -> List[list]:

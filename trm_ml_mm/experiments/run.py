@@ -130,7 +130,8 @@ def run_grid(jobs: Sequence[Job],
     try:
         with Progress(TextColumn('Runs'), BarColumn(), MofNCompleteColumn(),
                       TimeRemainingColumn(), console=console(),
-                      transient=True) as bar, \
+                      transient=True, disable=not console().is_terminal
+                      ) as bar, \
                 ThreadPoolExecutor(processes) as pool:
             task = bar.add_task('', total=len(todo))
             list(pool.map(work, todo))

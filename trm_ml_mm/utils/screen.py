@@ -6,7 +6,7 @@ command of this package shows what was meant for people, and warnings.
 import logging
 import os
 from contextlib import contextmanager
-from typing import Iterator, Optional
+from typing import Iterable, Iterator, Optional
 
 from mmengine.logging import MMLogger
 from rich.console import Console
@@ -66,6 +66,26 @@ class Screen(logging.Handler):
 def console() -> Console:
     """Where a bar moves, so that what is said stands above it."""
     return Console() if Screen.current is None else Screen.current.console
+
+
+def track(items: Iterable, what: str, total: Optional[int] = None
+          ) -> Iterable:
+    """Items, with a bar of how many are done, where there is a terminal."""
+    from rich.progress import track  # not needed for --help
+    place = console()
+    return track(items, what, total, console=place, transient=True,
+                 disable=not place.is_terminal)
+
+
+@contextmanager
+def silent_screen() -> Iterator[None]:
+    """Runs that are built in this block say nothing: they are steps of a
+    larger work, which tells how far it is."""
+    before, Screen.current = Screen.current, None
+    try:
+        yield
+    finally:
+        Screen.current = before
 
 
 @contextmanager

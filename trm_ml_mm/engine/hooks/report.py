@@ -28,6 +28,7 @@ from trm_ml_mm.evaluation.per_class import (
     find_per_class,
     per_class_rows,
     per_class_table,
+    scored_classes,
     write_per_class,
 )
 from trm_ml_mm.evaluation.run_record import (
@@ -210,7 +211,9 @@ class ReportHook(Hook):
     def _print(self, runner, model, count: int) -> None:
         if runner.rank != 0:
             return
-        table = Table(title=f'Test set, {count} images (percent)')
+        scored, classes = scored_classes(self.evaluator.metrics) or (0, 0)
+        only = f', {scored} of {classes} classes' * (scored < classes)
+        table = Table(title=f'Test set, {count} images{only} (percent)')
         table.add_column('method')
         for name in HEADLINE:
             table.add_column(name, justify='right')

@@ -13,6 +13,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from trm_ml_mm.evaluation.per_class import scored_classes
 from trm_ml_mm.registry import HOOKS
 from trm_ml_mm.utils.mmengine_private import built_loop
 from trm_ml_mm.utils.screen import Screen, near, say
@@ -37,6 +38,7 @@ class ScreenHook(Hook):
     def __init__(self):
         self.bar = self.task = None
         self.shown: Dict[str, float] = {}  # of the last validation
+        self.told = False
 
     def before_train(self, runner) -> None:
         if runner.rank != 0:
@@ -85,6 +87,7 @@ class ScreenHook(Hook):
                       for name, value in (metrics or {}).items()
                       if name.startswith('multi-label/')}
         if built_loop(runner, 'train') is not None and self.task is not None:
+            self._say_what_counts(runner.val_loop.evaluator.metrics)
             say(self.epoch_line(runner, place(runner), self.shown))
 
     def after_train(self, runner) -> None:
@@ -132,6 +135,14 @@ class ScreenHook(Hook):
                 for sign, kind, ratio, digits in zip(
                     '+-', ('positive', 'negative'), made, ('.0f', '.1f'))))
         return '  '.join(parts)
+
+    def _say_what_counts(self, metrics) -> None:
+        """Once: a mean over few classes looks like one over all."""
+        scored, classes = scored_classes(metrics) or (0, 0)
+        if scored < classes and not self.told:
+            say(f'mAP is the mean of {scored} of {classes} classes: of the '
+                'others, the validation set has no known positive.')
+        self.told = True
 
     def _open(self, what: str, total: int, done: int) -> None:
         self._close()

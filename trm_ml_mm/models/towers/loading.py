@@ -79,8 +79,15 @@ def load_clip(arch: str,
             facts = open_clip.get_pretrained_cfg(arch, weights)
             quick_gelu = bool(
                 facts.get('quick_gelu', config.get('quick_gelu', False)))
-        model = open_clip.create_model(
-            arch, weights, force_quick_gelu=quick_gelu, **options)
+        try:
+            model = open_clip.create_model(
+                arch, weights, force_quick_gelu=quick_gelu, **options)
+        except (RuntimeError, OSError) as error:  # no internet, no room
+            raise FileNotFoundError(
+                f'CLIP {arch} with the weights {weights!r} cannot be '
+                f'downloaded. {error} Or give a file: weights=PATH; in a '
+                'command, --cfg-options model.backbone.weights=PATH.'
+            ) from error
         source = f'open_clip tag {weights!r}'
     else:
         state = {}
