@@ -9,17 +9,14 @@ import io
 import json
 import os
 import re
-import runpy
 import socket
 import subprocess
 import sys
 import textwrap
-import traceback
 from pathlib import Path
 from typing import Callable, List, NamedTuple, Optional
 
-from mmengine.logging import MMLogger
-from tests_support import ROOT, free_port, trm_ml
+from tests_support import ROOT, call_tool, free_port, trm_ml
 
 BLOCK = re.compile(r'^(?P<indent> *)```bash\n(?P<text>.*?)^(?P=indent)```$',
                    re.M | re.S)
@@ -136,25 +133,13 @@ class Shell:
             if self.before(Call(arguments[0], arguments[1:])):
                 return 0
             return trm_ml(arguments)
-        script, before = os.path.abspath(arguments[0]), sys.argv
+        script = os.path.abspath(arguments[0])
         if self.before(Call(Path(script).stem, arguments[1:])):
             return 0
         if Path(script).stem == 'run_grid':
             return None
-        sys.argv = [script, *arguments[1:]]
-        try:
-            runpy.run_path(script, run_name='__main__')
-        except SystemExit as end:
-            if isinstance(end.code, str):
-                print(end.code)
-                return 1
-            # Made samples deserve warnings; the shell would end at them.
-            warned = end.code == 1 and Path(script).stem == 'inspect_data'
-            return 0 if warned else end.code or 0
-        except Exception:
-            traceback.print_exc()
-            return 1
-        finally:
-            sys.argv = before
-            MMLogger._instance_dict.clear()
-        return 0
+        done = call_tool(script, arguments[1:])
+        print(done.out + done.err)
+        # Made samples deserve warnings; the shell would end at them.
+        warned = done.status == 1 and Path(script).stem == 'inspect_data'
+        return 0 if warned else done.status

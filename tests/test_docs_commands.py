@@ -59,11 +59,9 @@ NOT_HERE = {
         'python tools/evidence.py': 'takes hours; its parts are run by '
                                     'tests/experiments/test_suite.py'},
 }
-# Many runs, which take hours as they stand: the first one of a page is run, and
-# every setting of the others is built.
-MANY_RUNS = {
-    'docs/tuning.md': re.compile(r' *(tune|again|longer) '),
-    'docs/benchmarks.md': re.compile(r'.*tools/run_grid\.py ')}
+# Many runs, which take hours as they stand: every setting is built, and the
+# first search is run. (Grids are run by tests/experiments/.)
+MANY_RUNS = re.compile(r' *(tune|again|longer) |.*tools/run_grid\.py ')
 # An installation is not repeated, and its folder has no training yet.
 INSTALLED = re.compile(r'^python3 -m venv .* && \.venv/bin/')
 # What a page takes for granted that others make.
@@ -155,7 +153,7 @@ def test_the_blocks_of_a_page_run(page, start, tmp_path, monkeypatch,
     shutil.copytree(start, folder, symlinks=True)
     script = [PREPARED.get(page, ':')]
     reasons = dict(NOT_HERE.get(page, {}))
-    used, many = set(), 0
+    used, searches = set(), 0
     for block in blocks(PAGES[page]):
         kept = []
         for line in lines(block):
@@ -169,9 +167,10 @@ def test_the_blocks_of_a_page_run(page, start, tmp_path, monkeypatch,
                 record(page, line, 'run, without the installation')
                 kept.append(INSTALLED.sub('', line).split('.venv/bin/')[-1])
                 shutil.rmtree(folder / 'work_dirs')
-            elif page in MANY_RUNS and MANY_RUNS[page].match(line):
-                many += 1
-                record(page, line, 'run' if many == 1 else
+            elif MANY_RUNS.match(line):
+                first = line.startswith('tune ') and not searches
+                searches += first
+                record(page, line, 'run' if first else
                        'not run: takes hours; its settings were built')
                 kept.append(line)
             else:
@@ -205,10 +204,10 @@ def before(call, folder, seen) -> bool:
     if call.name == 'fill' and 'answers.json' in call.arguments:
         annotate(folder / 'tasks.json', folder / 'answers.json')
     if call.name in ('tune', 'run_grid'):
-        seen.append(call)
-        if len(seen) > 1:
-            check_settings(call.arguments)
+        check_settings(call.arguments)
+        if call.name == 'run_grid' or seen:
             return True
+        seen.append(call)
     return False
 
 

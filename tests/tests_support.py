@@ -1,10 +1,15 @@
 """Shared by several test files."""
+import contextlib
+import io
 import os
+import runpy
 import socket
 import subprocess
 import sys
+import traceback
 import uuid
 from pathlib import Path
+from typing import NamedTuple
 
 from mmengine.logging import MMLogger
 
@@ -53,6 +58,37 @@ def trm_ml(arguments):
         next_command.COMMAND_NAMES.clear()  # of a process that is trm-ml
         MMLogger._instance_dict.clear()
     return 0
+
+
+class Done(NamedTuple):
+    """A tool that has ended."""
+
+    status: int
+    out: str
+    err: str
+
+
+def call_tool(script, arguments):
+    """A script of tools/ in this process, where the libraries are imported
+    already; any error ends it as in a process of its own."""
+    out, err, before = io.StringIO(), io.StringIO(), sys.argv
+    sys.argv = [str(script), *map(str, arguments)]
+    status = 0
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            runpy.run_path(str(script), run_name='__main__')
+        except SystemExit as end:
+            status = end.code or 0
+            if isinstance(status, str):
+                print(status, file=sys.stderr)
+                status = 1
+        except Exception:
+            traceback.print_exc()
+            status = 1
+        finally:
+            sys.argv = before
+            MMLogger._instance_dict.clear()
+    return Done(status, out.getvalue(), err.getvalue())
 
 
 def small_backbones():

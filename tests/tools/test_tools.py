@@ -1,24 +1,25 @@
 """The command line tools that look at data, as a user calls them."""
-import os
 import re
-import subprocess
-import sys
 
 import cv2
 import numpy as np
 import pytest
 import trees
-from tests_support import ROOT
+from tests_support import ROOT, call_tool
 
 from trm_ml_mm.datasets import known_label_mask, load_mask, mask_hash
 
 
+@pytest.fixture(autouse=True)
+def _in_the_repository(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv('COLUMNS', '120')
+
+
 def tool(name, *arguments, code=0):
-    result = subprocess.run(
-        [sys.executable, f'tools/{name}.py', *map(str, arguments)], cwd=ROOT,
-        capture_output=True, text=True, env={**os.environ, 'COLUMNS': '120'})
-    assert result.returncode == code, result.stdout + result.stderr[-3000:]
-    return result.stdout
+    done = call_tool(f'tools/{name}.py', arguments)
+    assert done.status == code, done.out + done.err[-3000:]
+    return done.out
 
 
 def test_make_masks_draws_saves_and_verifies(tmp_path):
@@ -121,12 +122,10 @@ def test_inspect_tower_warns():
 
 
 def test_inspect_tower_refuses_other_backbones():
-    result = subprocess.run(
-        [sys.executable, 'tools/inspect_tower.py',
-         'configs/trm_ml_resnet50_coco.py'],
-        cwd=ROOT, capture_output=True, text=True)
-    assert result.returncode == 1
-    assert 'the backbone ResNet, which has no joint' in result.stderr
+    done = call_tool('tools/inspect_tower.py',
+                     ['configs/trm_ml_resnet50_coco.py'])
+    assert done.status == 1
+    assert 'the backbone ResNet, which has no joint' in done.err
 
 
 def test_make_scenes_writes_files_that_train(tmp_path):

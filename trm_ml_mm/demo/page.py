@@ -43,8 +43,8 @@ def build_page(viewer: Viewer, title: str, examples: Sequence[str] = (),
         viewer: The model.
         title: Of the page.
         examples: Image files to begin with.
-        table, images: A table with blanks and its images, on this machine;
-            None: they are uploaded.
+        table: CSV file with blanks on this machine; None: it is uploaded.
+        images: Files of its images.
     """
     with gr.Blocks(title=title, analytics_enabled=False,
                    delete_cache=(KEPT, KEPT)) as page:
