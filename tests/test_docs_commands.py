@@ -46,6 +46,7 @@ NOT_HERE = {
         'pip': 'an installation',
         'OMP_NUM_THREADS=1 python tools/benchmarks': 'measures for minutes'},
     'docs/many_gpus.md': {
+        'bash tools/dist': 'run by tests/engine/test_distributed.py',
         'NNODES': 'run by tests/engine/test_distributed.py, on two nodes',
         'GPUS': 'run by tests/engine/test_distributed.py, with a stand-in '
                 'for srun'},

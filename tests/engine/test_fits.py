@@ -9,7 +9,7 @@ from mmengine.config import Config
 from mmengine.dataset import RepeatDataset
 from mmpretrain.models import TimmClassifier
 from mmpretrain.registry import MODELS
-from tests_support import ROOT, SMALL, run
+from tests_support import ROOT, SMALL, call_tool
 
 from trm_ml_mm.datasets import CSVMultiLabel
 from trm_ml_mm.engine import (
@@ -122,8 +122,9 @@ custom_hooks = [dict(type=PlainCheckpointHook), dict(type=PartialLabelHook),
 def test_a_pure_python_config_trains_as_it_is_and_from_a_cache(tmp_path):
     path = tmp_path / 'pure.py'
     path.write_text(PURE)
-    run([sys.executable, 'tools/cache_features.py', str(path), '--workers',
-         '0', '--out', str(tmp_path / 'features')])
+    done = call_tool(ROOT / 'tools/cache_features.py', [
+        path, '--workers', '0', '--out', tmp_path / 'features'])
+    assert done.status == 0, done.err
     found = {}
     for name, options in (
             ('images', {}),

@@ -1,11 +1,9 @@
 """The benchmark suite, and the commands around it."""
 import json
-import os
-import subprocess
-import sys
 from collections import defaultdict
 
-from tests_support import ROOT
+import pytest
+from tests_support import ROOT, call_tool
 
 from trm_ml_mm.evaluation.run_record import FILE
 from trm_ml_mm.experiments.suites import (
@@ -22,11 +20,13 @@ from trm_ml_mm.experiments.tables import markdown, setting_name
 CONFIGS = ROOT / 'configs'
 
 
+@pytest.fixture(autouse=True)
+def _in_the_repository(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
 def tool(name, *arguments):
-    return subprocess.run(
-        [sys.executable, f'tools/{name}.py', *map(str, arguments)], cwd=ROOT,
-        capture_output=True, text=True,
-        env={**os.environ, 'CUDA_VISIBLE_DEVICES': ''})
+    return call_tool(f'tools/{name}.py', arguments)
 
 
 def test_every_config_runs_with_several_seeds_and_unseen_scenes():
@@ -57,16 +57,16 @@ def test_every_config_runs_with_several_seeds_and_unseen_scenes():
 
 
 def test_the_parts_of_the_suite_are_those_of_the_command():
-    out = tool('evidence', '--help').stdout
+    out = tool('evidence', '--help').out
     names = ','.join(part.name for part in plan_suite(CONFIGS))
     assert f'{{{names}}}' in out
 
 
 def test_a_report_needs_the_main_part(tmp_path):
     failed = tool('evidence', '--report', '--out', tmp_path)
-    assert failed.returncode == 1
-    assert 'runs are missing or failed' in failed.stderr
-    assert 'without --report' in failed.stderr
+    assert failed.status == 1
+    assert 'runs are missing or failed' in failed.err
+    assert 'without --report' in failed.err
     assert not list(tmp_path.iterdir())
 
 
@@ -79,7 +79,7 @@ def test_a_search_ranks_by_validation(tmp_path):
         'train_dataloader.dataset.dataset.num_images=300',
         'val_dataloader.dataset.num_images=200',
         'test_dataloader.dataset.num_images=120')
-    assert out.returncode == 0, out.stderr[-2000:]
+    assert out.status == 0, out.err[-2000:]
     found = defaultdict(list)
     for path in tmp_path.rglob(FILE):
         rate = next(p for p in path.parts if p.startswith('lr='))
@@ -90,10 +90,10 @@ def test_a_search_ranks_by_validation(tmp_path):
     assert len(ranked) == 2 and figures[ranked[0]] > figures[ranked[1]]
     lines = [['linear_probe', setting_name(.5), 'mean'],
              *([rate, *[f'{figures[rate]:.2f}'] * 2] for rate in ranked)]
-    assert markdown(lines) in out.stdout
+    assert markdown(lines) in out.out
     table, = tmp_path.glob('*.md')
     assert table.name == 'linear_probe_lr=1e-5,3e-2.md'
     assert table.read_text() == markdown(lines)
     bad = tool('tune', 'configs/baselines/linear_probe.py', '--search', 'lr',
                '--out', tmp_path)
-    assert bad.returncode == 1 and 'key=value' in bad.stderr
+    assert bad.status == 1 and 'key=value' in bad.err
