@@ -10,14 +10,7 @@ from torch import Tensor, nn
 from trm_ml_mm.registry import MODELS
 from trm_ml_mm.utils.mmengine_private import skip_init
 
-from ..towers import (
-    FrozenModule,
-    load_clip,
-    resnet_dense_map,
-    resnet_pooled,
-    unpack_rows,
-    vit_value_path,
-)
+from ..towers import FrozenModule, image_tower, load_clip, unpack_rows
 
 
 class CLIPFeatures(tuple):
@@ -134,7 +127,7 @@ class CLIPPromptBackbone(BaseModule):
         self.mean, self.std = loaded.mean, loaded.std
         self.with_pooled = pooled
         self.feature_grid = feature_grid
-        self.embed_dim = loaded.model.text_projection.shape[1]
+        self.embed_dim = loaded.embed_dim
         # The tower has one owner, the text side if there is one, so that
         # nothing is stored or moved twice.
         self.text = None
@@ -155,8 +148,7 @@ class CLIPPromptBackbone(BaseModule):
 
     def set_encoder(self, compile: bool) -> None:
         """Run the visual tower as it is, or through ``torch.compile``."""
-        encode = (self._encode_resnet if hasattr(self.visual, 'attnpool')
-                  else self._encode_vit)
+        encode = image_tower(self.visual, self.arch)
         self._encode = torch.compile(encode) if compile else encode
 
     @property
@@ -196,33 +188,6 @@ class CLIPPromptBackbone(BaseModule):
                 dense = dense.float()
                 pooled = None if pooled is None else pooled.float()
         return dense, pooled
-
-    def _encode_resnet(self, x, pooled):
-        visual = self.visual
-        # As load_clip stores the weights: convolutions are faster.
-        x = x.contiguous(memory_format=torch.channels_last)
-        for stage in (visual.stem, visual.layer1, visual.layer2,
-                      visual.layer3, visual.layer4):
-            x = stage(x)
-        return resnet_dense_map(visual, x), (
-            resnet_pooled(visual, x) if pooled else None)
-
-    def _encode_vit(self, x, pooled):
-        visual = self.visual
-        if tuple(x.shape[-2:]) != tuple(visual.image_size):
-            raise ValueError(
-                f'{self.arch} was built for {visual.image_size[0]} px images '
-                f'and got {tuple(x.shape[-2:])}: set image_size to the size '
-                'of the images.')
-        x = visual._embeds(x)
-        *blocks, last = visual.transformer.resblocks
-        for block in blocks:
-            x = block(x)
-        locations = visual.ln_post(vit_value_path(last, x)[:, 1:]) @ visual.proj
-        dense = locations.transpose(1, 2).unflatten(2, visual.grid_size)
-        if not pooled:
-            return dense, None
-        return dense, visual._pool(last(x))[0] @ visual.proj
 
     def train(self, mode: bool = True):
         """Keep BatchNorm of a learned tower in eval mode: its statistics would

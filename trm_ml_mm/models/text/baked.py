@@ -65,7 +65,7 @@ class BakedText(BaseModule):
         self.frozen = frozen
         if clip is not None:
             self.arch, self.fingerprint = clip.arch, clip.fingerprint
-            embed_dim = embed_dim or clip.model.text_projection.shape[1]
+            embed_dim = embed_dim or clip.embed_dim
             # Not the CLIP itself: without an owner, its text tower is freed.
             tower = nn.ModuleDict(dict(visual=clip.model.visual))
             self.tower = FrozenModule(tower) if frozen else tower
@@ -87,7 +87,8 @@ class BakedText(BaseModule):
         clip = None
         if not isinstance(getattr(text.clip, 'visual', nn.Identity()),
                           nn.Identity):
-            clip = LoadedCLIP(text.clip, text.arch, text.fingerprint, (), ())
+            clip = LoadedCLIP(text.clip, text.arch, text.fingerprint, (), (),
+                              text.embed_dim)
         prompted, mean = text(), text.text_mean()
         baked = cls(text.class_names, clip, dict(pair=len(prompted) == 2),
                     dict(zip(text.class_names, text.words)), text.embed_dim,

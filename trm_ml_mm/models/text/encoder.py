@@ -12,7 +12,14 @@ from trm_ml_mm.utils.checks import check_not_negative
 from trm_ml_mm.utils.mmengine_private import skip_init
 
 from ..alignment import centred
-from ..towers import FrozenModule, LoadedCLIP, load_clip
+from ..towers import (
+    FrozenModule,
+    LoadedCLIP,
+    can_be_cut,
+    encode_whole,
+    load_clip,
+    text_part,
+)
 from .identity import check_identity, text_identity
 from .prompt_learner import PromptLearner
 
@@ -27,7 +34,8 @@ def encode_prompts(clip: nn.Module, prefix: Tensor, suffix: Tensor,
     not computed at all.
 
     Args:
-        clip: open_clip's ``CLIP``.
+        clip: What reads the text: open_clip's ``CLIP``, or the text tower of
+            another one for which :func:`~..towers.can_be_cut` holds.
         prefix: ``(P, S, width)`` embeddings that all C prompts share.
         suffix: ``(P, C, R, width)`` the rest of each; S + R <= 77.
         end: ``(C,)`` position of each prompt's end token, at least S.
@@ -153,7 +161,7 @@ class PromptedTextEncoder(BaseModule):
             clip.model.visual = nn.Identity()  # only the text tower is used
         self.class_names: Tuple[str, ...] = class_names(classes)
         self.arch, self.fingerprint = clip.arch, clip.fingerprint
-        self.embed_dim = clip.model.text_projection.shape[1]
+        self.embed_dim = clip.embed_dim
         self.words = words = [
             prompt_name(n, prompt_names) for n in self.class_names
         ]
@@ -181,6 +189,7 @@ class PromptedTextEncoder(BaseModule):
                 torch.zeros(self.prompt.num_prompts, len(words),
                             self.embed_dim))
         self.frozen = frozen
+        self.is_cut = can_be_cut(clip.model)
         self._encode_prompts = (
             torch.compile(encode_prompts) if compile else encode_prompts)
         self.tower = FrozenModule(clip.model) if frozen else clip.model
@@ -228,7 +237,10 @@ class PromptedTextEncoder(BaseModule):
 
     def _tower_features(self, prompt: PromptLearner) -> Tensor:
         """Normalised output of the tower, ``(P, C, D)``."""
-        features = self._encode_prompts(self.clip, *prompt())
+        if self.is_cut:
+            features = self._encode_prompts(text_part(self.clip), *prompt())
+        else:
+            features = encode_whole(self.clip, *prompt()[:2], prompt.tokens)
         return F.normalize(features.float(), dim=-1)
 
     def forward(self) -> Tensor:
@@ -248,7 +260,7 @@ class PromptedTextEncoder(BaseModule):
 
     def _full_precision(self):
         """Features that are kept must not depend on the caller's autocast."""
-        device = self.clip.positional_embedding.device.type
+        device = next(self.clip.parameters()).device.type
         return torch.autocast(device, enabled=False)
 
     def _prompt_features(self) -> Tensor:

@@ -6,6 +6,8 @@ import open_clip
 import torch
 from torch import Tensor, nn
 
+from ..towers import text_part
+
 
 @lru_cache(maxsize=1)
 def tokenizer() -> open_clip.SimpleTokenizer:
@@ -34,7 +36,7 @@ def tokenize_prompts(clip: nn.Module, names: Sequence[str],
         ValueError: If a prompt is longer than the text tower allows, or the
             mini CLIP doesn't know a word.
     """
-    encoder = tokenizer()
+    encoder, places = tokenizer(), text_part(clip).context_length
     known = getattr(clip, 'known_tokens', None)
     rows = []
     for name in names:
@@ -42,12 +44,12 @@ def tokenize_prompts(clip: nn.Module, names: Sequence[str],
             encoder.sot_token_id, *context,
             *encoder.encode(f'{name}.'), encoder.eot_token_id
         ]
-        if len(row) > clip.context_length:
+        if len(row) > places:
             raise ValueError(
                 f'The prompt of "{name}" takes {len(row)} tokens '
                 f'({len(context)} of them context), and the text tower has '
-                f'{clip.context_length} positions: shorten the name with '
-                'prompt_names, or the context.')
+                f'{places} positions: shorten the name with prompt_names, or '
+                'the context.')
         if known is not None and not known.issuperset(row):
             word = next(t for t in row if t not in known)
             raise ValueError(
@@ -105,7 +107,7 @@ class PromptLearner(nn.Module):
         self.num_prompts = 2 if pair else 1
         self.num_classes = len(names)
         self.class_axes = dict(context=(1, )) if class_specific else {}
-        table = clip.token_embedding.weight
+        table = text_part(clip).token_embedding.weight
         groups = self.num_prompts, len(names) if class_specific else 1
         if isinstance(context, str):
             ids = tokenizer().encode(context)
@@ -125,6 +127,7 @@ class PromptLearner(nn.Module):
         tokens, end = tokenize_prompts(clip, names, ids)
         embedded = table[tokens].detach()
         self.register_buffer('end', end, persistent=False)
+        self.register_buffer('tokens', tokens, persistent=False)
         self.register_buffer('start', embedded[:, :1], persistent=False)
         self.register_buffer(
             'rest', embedded[:, 1 + len(ids):].clone(), persistent=False)

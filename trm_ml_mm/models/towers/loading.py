@@ -14,6 +14,7 @@ from typing import Dict, Iterator, NamedTuple, Optional, Tuple
 import open_clip
 import torch
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+from open_clip.transformer import QuickGELU
 from torch import Tensor, nn
 
 from trm_ml_mm.utils.screen import say
@@ -24,6 +25,7 @@ from .mini import (
     remove_layer4_stride,
     unpack_state,
 )
+from .text import text_part
 from .torchscript import is_torchscript, read_torchscript
 
 # Keys of OpenAI's own files that are facts and not weights.
@@ -40,6 +42,7 @@ class LoadedCLIP(NamedTuple):
     fingerprint: str  # of architecture and weights, 64 hexadecimal digits
     mean: Tuple[float, ...]  # that its images are normalised with: RGB, 0..255
     std: Tuple[float, ...]
+    embed_dim: int  # D, width of the joint space
 
 
 def load_clip(arch: str,
@@ -69,7 +72,10 @@ def load_clip(arch: str,
     if arch in MINI_CLIPS:
         return _load_mini(arch, weights)
     config = _arch_config(arch)
-    is_vit = not isinstance(config['vision_cfg'].get('layers'), (list, tuple))
+    check_supported(arch, config)
+    vision = config['vision_cfg']
+    is_vit = 'timm_model_name' not in vision and (
+        not isinstance(vision.get('layers'), (list, tuple)))
     options = {}
     if is_vit and image_size is not None:
         options['force_image_size'] = image_size
@@ -97,7 +103,8 @@ def load_clip(arch: str,
         else:
             state, from_openai = read_state_dict(weights, arch)
             if quick_gelu is None:
-                quick_gelu = from_openai or config.get('quick_gelu', not is_vit)
+                quick_gelu = from_openai or config.get(
+                    'quick_gelu', 'layers' in vision and not is_vit)
                 if is_vit and not from_openai and 'quick_gelu' not in config:
                     raise ValueError(
                         f'{weights} does not tell whether its ViT was trained '
@@ -114,9 +121,31 @@ def load_clip(arch: str,
         if state:
             open_clip.factory.resize_pos_embed(state, model)
             _load_checked(model, state, weights, arch)
+    if image_size is not None and 'timm_model_name' in vision:
+        resize_trunk(model.visual, image_size, arch)
     say(f'CLIP {arch}: weights from {source}, '
         f'{"QuickGELU" if quick_gelu else "GELU"}.')
     return _finish(model, arch)
+
+
+def resize_trunk(visual: nn.Module, size: int, arch: str) -> None:
+    """Let a trunk of timm take images of this size, once and for all: its
+    position embedding, or its windows, are resized. (A convolutional one
+    takes any size.)
+
+    Raises:
+        ValueError: If it cannot.
+    """
+    if tuple(visual.image_size) == (size, size) or (
+            not hasattr(visual.trunk, 'set_input_size')):
+        return
+    try:
+        visual.trunk.set_input_size(img_size=size)
+    except (AssertionError, TypeError, ValueError) as error:
+        raise ValueError(
+            f'{arch} takes images of {visual.image_size[0]} px only: set '
+            f'image_size={visual.image_size[0]}.') from error
+    visual.image_size = size, size
 
 
 @contextmanager
@@ -206,7 +235,8 @@ def _finish(model: nn.Module, arch: str) -> LoadedCLIP:
     mean, std = (tuple(255 * v for v in preprocess.get(key) or default)
                  for key, default in (('mean', OPENAI_DATASET_MEAN),
                                       ('std', OPENAI_DATASET_STD)))
-    return LoadedCLIP(model, arch, fingerprint(model, arch), mean, std)
+    return LoadedCLIP(model, arch, fingerprint(model, arch), mean, std,
+                      joint_width(arch))
 
 
 @torch.no_grad()
@@ -217,7 +247,9 @@ def fingerprint(model: nn.Module, arch: str) -> str:
     size or precision changes it, and a 500 MB tower takes a fraction of a
     second.
     """
-    act = type(model.transformer.resblocks[0].mlp.gelu).__name__
+    act = next((type(module).__name__
+                for module in text_part(model).transformer.modules()
+                if isinstance(module, (nn.GELU, QuickGELU))), '')
     digest = hashlib.sha256(f'{arch} {act}'.encode())
     for key, value in sorted(model.state_dict().items()):
         flat = value.reshape(-1)
@@ -249,6 +281,22 @@ def _arch_config(arch: str) -> dict:
             'open_clip.list_models() has all names, such as RN101 or '
             f'ViT-B-16; {" and ".join(MINI_CLIPS)} ship with trm_ml_mm.')
     return config
+
+
+def check_supported(arch: str, config: dict) -> None:
+    """Refuse an architecture whose features would be wrong.
+
+    Raises:
+        ValueError: Says what is missing.
+    """
+    text = config.get('text_cfg', {})
+    name = text.get('hf_tokenizer_name') or text.get('hf_model_name')
+    if name:
+        raise ValueError(
+            f'{arch} reads text by the tokenizer "{name}" of Hugging Face, '
+            'which is not supported: its features would be wrong. Take an '
+            'architecture with CLIP\'s own tokenizer, such as ViT-B-16, '
+            'convnext_base_w, EVA02-B-16 or MobileCLIP2-S2.')
 
 
 def save_random_weights(arch: str, path: str, seed: int = 0) -> None:
