@@ -59,8 +59,8 @@ class CLIPPromptBackbone(BaseModule):
     """Both towers of CLIP, frozen by default, with learned prompts.
 
     Args:
-        arch: open_clip's name ('RN50', 'RN101', 'RN50x4', 'ViT-B-32',
-            'ViT-B-16', 'ViT-L-14'), or 'mini', which ships with the package.
+        arch: open_clip's name ('RN101', 'ViT-B-16', 'convnext_base_w', ...),
+            or 'mini', which ships with the package.
         weights: An open_clip tag ('openai'), a state-dict file, OpenAI's own
             TorchScript file, or None for random values ('mini': its own).
         classes: Class names: a list, a known set ('coco', 'voc', 'scenes',
