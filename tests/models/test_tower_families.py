@@ -1,18 +1,21 @@
 """Towers of every family of open_clip, with tiny widths, against open_clip's
 own programs."""
 import json
+from types import SimpleNamespace
 
 import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
 from mmpretrain.structures import DataSample
+from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from torch import nn
 
 from trm_ml_mm.labels import UNKNOWN
 from trm_ml_mm.models import CLIPClassifier, CLIPPromptBackbone
 from trm_ml_mm.models.text.prompt_learner import tokenizer
 from trm_ml_mm.models.towers import can_be_cut
+from trm_ml_mm.models.towers.loading import normalisation
 
 WORDS = ['red car', 'fire hydrant', 'cat']
 TEXT = dict(context_length=77, vocab_size=49408, width=32, heads=2, layers=2)
@@ -202,6 +205,18 @@ def test_a_step_and_a_prediction(arch, weights, size):
     model.eval()
     found = model(x, samples, mode='predict')
     assert all(torch.isfinite(one.pred_score).all() for one in found)
+
+
+@pytest.mark.parametrize('arch, mean, std', [
+    ('MobileCLIP-S1', 0., 1.),  # by its one tag
+    ('ViT-L-14', None, None),  # its tags disagree
+    ('a new one', None, None)])
+def test_files_have_the_normalisation_of_the_tags(arch, mean, std):
+    found = normalisation(SimpleNamespace(image_size=64), arch)
+    if mean is None:
+        assert found == (OPENAI_DATASET_MEAN, OPENAI_DATASET_STD)
+    else:
+        assert found == ((mean, ) * 3, (std, ) * 3)
 
 
 @pytest.mark.parametrize('arch', ['ViT-B-16-SigLIP', 'ViT-H-14-CLIPA',

@@ -231,12 +231,29 @@ def _finish(model: nn.Module, arch: str) -> LoadedCLIP:
     model.float()
     if hasattr(model.visual, 'attnpool'):
         model.visual.to(memory_format=torch.channels_last)
-    preprocess = open_clip.get_model_preprocess_cfg(model)
-    mean, std = (tuple(255 * v for v in preprocess.get(key) or default)
-                 for key, default in (('mean', OPENAI_DATASET_MEAN),
-                                      ('std', OPENAI_DATASET_STD)))
+    mean, std = (tuple(255 * v for v in values)
+                 for values in normalisation(model, arch))
     return LoadedCLIP(model, arch, fingerprint(model, arch), mean, std,
                       joint_width(arch))
+
+
+def normalisation(model: nn.Module, arch: str
+                  ) -> Tuple[Tuple[float, ...], Tuple[float, ...]]:
+    """Mean and standard deviation of a tower's images, in 0..1.
+
+    A tag says its own. A file does not: it gets those of the architecture's
+    tags, if these agree (MobileCLIP's are 0 and 1), else CLIP's.
+    """
+    own = open_clip.get_model_preprocess_cfg(model)
+    known = (('mean', OPENAI_DATASET_MEAN), ('std', OPENAI_DATASET_STD))
+    found = [tuple(own.get(key) or default) for key, default in known]
+    if found != [default for _, default in known]:
+        return tuple(found)
+    tags = [open_clip.get_pretrained_cfg(arch, tag)
+            for tag in open_clip.list_pretrained_tags_by_model(arch)]
+    said = {tuple(tuple(tag.get(key) or default) for key, default in known)
+            for tag in tags}
+    return said.pop() if len(said) == 1 else tuple(found)
 
 
 @torch.no_grad()
