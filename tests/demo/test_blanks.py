@@ -139,5 +139,8 @@ def test_files_and_images_of_a_table():
         '/up/1.jpg', None, '/up/3.jpg']
     with pytest.raises(ValueError, match='None of the 1 files'):
         find_files(names, ['/up/4.jpg'])
-    with pytest.raises(ValueError, match='2 that end so'):
-        find_files(['a/1.jpg', 'b/1.jpg'], ['/up/1.jpg'])
+    twice = ['a/1.jpg', 'b/1.jpg']
+    assert find_files(twice, ['/all/b/1.jpg', '/all/a/1.jpg']) == [
+        '/all/a/1.jpg', '/all/b/1.jpg']
+    with pytest.raises(ValueError, match='the image "/up/1.jpg"'):
+        find_files(twice, ['/up/1.jpg'])

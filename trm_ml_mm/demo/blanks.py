@@ -183,13 +183,14 @@ def find_files(names: Sequence[str], files: Sequence[str]
             any.
     """
     finder = ImageFinder(names)
-    by_name = {Path(name).name for name in names}
     paths: List[Optional[str]] = [None] * len(names)
     for file in files:
-        # Where a browser brings a file, its folders are gone.
-        name = Path(file).name
-        if name in by_name:
-            paths[finder.row(name, 'A file')] = str(file)
+        # A browser brings no folders; where the name says it all, they do not
+        # count.
+        named = finder.by_file_name.get(Path(file).name, ())
+        if named:
+            where = named[0] if len(named) == 1 else Path(file).as_posix()
+            paths[finder.row(where, 'A file')] = str(file)
     if not any(paths):
         raise ValueError(f'None of the {len(files)} files has the name of an '
                          f'image of the table ({listing(list(names))}): '
