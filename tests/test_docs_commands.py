@@ -161,7 +161,9 @@ def test_the_blocks_of_a_page_run(page, start, tmp_path, monkeypatch,
             found = next((s for s in reasons if line.startswith(s)), None)
             used.add(found)
             if found is not None:
-                record(page, line, f'not run: {reasons[found]}')
+                reason = reasons[found]
+                record(page, line, reason if reason.startswith('run by')
+                       else f'not run: {reason}')
             elif INSTALLED.match(line) and line.endswith(' -m pytest'):
                 record(page, line, 'run by .ci/run')
             elif INSTALLED.match(line):
