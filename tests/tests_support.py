@@ -11,7 +11,7 @@ import uuid
 from pathlib import Path
 from typing import NamedTuple
 
-from mmengine.logging import MMLogger
+from mmengine.logging import MessageHub, MMLogger
 
 from trm_ml_mm.cli import main, next_command
 from trm_ml_mm.engine import build_runner
@@ -45,6 +45,13 @@ def build_small(folder, options=None, work_dir='run',
                         **kwargs)
 
 
+def forget_runs():
+    """MMEngine tells runs apart by config and second: one that starts in the
+    second of another would go on with its messages."""
+    MMLogger._instance_dict.clear()
+    MessageHub._instance_dict.clear()
+
+
 def trm_ml(arguments):
     """Exit status of the console command, in this process."""
     before = sys.argv
@@ -56,7 +63,7 @@ def trm_ml(arguments):
     finally:
         sys.argv = before
         next_command.COMMAND_NAMES.clear()  # of a process that is trm-ml
-        MMLogger._instance_dict.clear()
+        forget_runs()
     return 0
 
 
@@ -87,7 +94,7 @@ def call_tool(script, arguments):
             status = 1
         finally:
             sys.argv = before
-            MMLogger._instance_dict.clear()
+            forget_runs()
     return Done(status, out.getvalue(), err.getvalue())
 
 
