@@ -11,7 +11,7 @@ import uuid
 from pathlib import Path
 from typing import NamedTuple
 
-from mmengine.logging import MessageHub, MMLogger
+from mmengine.logging import MMLogger
 
 from trm_ml_mm.cli import main, next_command
 from trm_ml_mm.engine import build_runner
@@ -45,13 +45,6 @@ def build_small(folder, options=None, work_dir='run',
                         **kwargs)
 
 
-def forget_runs():
-    """MMEngine tells runs apart by config and second: one that starts in the
-    second of another would go on with its messages."""
-    MMLogger._instance_dict.clear()
-    MessageHub._instance_dict.clear()
-
-
 def trm_ml(arguments):
     """Exit status of the console command, in this process."""
     before = sys.argv
@@ -63,7 +56,7 @@ def trm_ml(arguments):
     finally:
         sys.argv = before
         next_command.COMMAND_NAMES.clear()  # of a process that is trm-ml
-        forget_runs()
+        MMLogger._instance_dict.clear()
     return 0
 
 
@@ -94,7 +87,7 @@ def call_tool(script, arguments):
             status = 1
         finally:
             sys.argv = before
-            forget_runs()
+            MMLogger._instance_dict.clear()
     return Done(status, out.getvalue(), err.getvalue())
 
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 from mmengine.logging import MMLogger
-from tests_support import ROOT, SMALL, forget_runs
+from tests_support import ROOT, SMALL
 
 from trm_ml_mm.datasets import Scenes, label_matrix
 from trm_ml_mm.engine.hooks import ScreenHook
@@ -25,7 +25,6 @@ def call(tmp_path, monkeypatch, capsys):
 
 
 def run(monkeypatch, capsys, tool, arguments):
-    forget_runs()
     monkeypatch.setattr(sys, 'argv', [tool, *map(str, arguments)])
     runpy.run_path(str(ROOT / f'tools/{tool}.py'), run_name='__main__')
     return ''.join(capsys.readouterr())
