@@ -317,8 +317,8 @@ def test_columns_of_the_table_may_be_no_classes(folder, tmp_path, capsys):
                       str(folder / 'scenes/images'), *more, '--out',
                       str(out)])
         found.append(load_model(out).meta['calibration'])
-    for entry in ('cuts', 'thresholds'):
-        assert found[0].get(entry) == found[1].get(entry)
+    for entry in ('thresholds', 'probabilities', 'positives', 'negatives'):
+        assert found[0][entry] == found[1][entry]
 
 
 def test_the_command_warns(folder, tmp_path, capsys):

@@ -1,6 +1,7 @@
 """Whole runs on the built-in set: train, save, resume, test, refuse."""
 import logging
 import os
+import time
 
 import numpy as np
 import pytest
@@ -71,6 +72,20 @@ def test_resumed_run_is_bit_identical(small_run, tmp_path):
     assert 'head.prototypes.visual' in a['state_dict']
     assert last_metrics(straight) == last_metrics(resumed)
     assert len(last_metrics(straight)) > 10
+
+
+def test_two_runs_of_one_second_share_nothing(small_run, monkeypatch):
+    now = time.time()
+    monkeypatch.setattr(time, 'time', lambda: now)
+    one, two = (small_run({'experiment_name': 'twin'}, work_dir=name)
+                for name in ('one', 'two'))
+    assert one.experiment_name == two.experiment_name
+    for part in ('logger', 'message_hub', 'visualizer'):
+        assert getattr(one, part) is not getattr(two, part)
+    files = [{handler.baseFilename for handler in run.logger.handlers
+              if isinstance(handler, logging.FileHandler)}
+             for run in (one, two)]
+    assert all(files) and not files[0] & files[1]
 
 
 def test_resume_without_a_path_takes_the_latest(small_run, tmp_path):

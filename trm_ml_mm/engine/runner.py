@@ -14,6 +14,7 @@ from trm_ml_mm.evaluation import MultiLabelAP, MultiLabelF1
 from trm_ml_mm.models.class_entries import ClassChange, carry_classes
 from trm_ml_mm.registry import RUNNERS
 from trm_ml_mm.utils.mmengine_private import (
+    forget_namesake,
     format_configs_once,
     is_resuming,
     set_loaded,
@@ -108,6 +109,7 @@ class SafeRunner(Runner):
         return super().val()
 
     def build_logger(self, *args, **kwargs) -> MMLogger:
+        forget_namesake(self)  # the logger is what a run builds first
         logger = super().build_logger(*args, **kwargs)
         if Screen.current is not None:
             Screen.current.replace_stream(logger)

@@ -97,6 +97,18 @@ def start_file(runner) -> Optional[str]:
     return runner._load_from
 
 
+def forget_namesake(runner) -> None:
+    """Give a run that is being built a logger, messages and pictures of its
+    own. MMEngine tells runs apart by their config and second, so one that
+    starts in the second of another would go on with what that has noted, such
+    as its best epoch."""
+    from mmengine.logging import MessageHub, MMLogger
+    from mmengine.visualization import Visualizer  # --help needs no torch
+    for kind in (MMLogger, MessageHub, Visualizer,
+                 *Visualizer.__subclasses__()):
+        kind._instance_dict.pop(runner._experiment_name, None)
+
+
 def set_start_file(runner, path: str) -> None:
     runner._load_from = path
 
