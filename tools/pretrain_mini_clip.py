@@ -43,7 +43,7 @@ from trm_ml_mm.datasets.scenes.rendering import (
     render_scene,
 )
 from trm_ml_mm.labels.names import LOOKS, SHAPES
-from trm_ml_mm.models.text import encode_prompts, kept_positions
+from trm_ml_mm.models.towers import encode_prompts, kept_positions
 from trm_ml_mm.models.towers.mini import (
     MINI_CLIP_CONFIG,
     MINI_CLIPS,

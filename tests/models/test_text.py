@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 
 from trm_ml_mm.models import CLIPPromptBackbone, PromptLearner, load_clip
-from trm_ml_mm.models.text import PromptedTextEncoder, encode_prompts
+from trm_ml_mm.models.text import PromptedTextEncoder
+from trm_ml_mm.models.towers import TextTower
 from trm_ml_mm.models.towers.loading import fingerprint
 
 NAMES = ['red circle', 'blue star', 'striped heart']
@@ -41,7 +42,8 @@ def plain_features(clip, prompt):
 def test_cut_and_shared_text_equals_the_plain_path(clip, context, pair,
                                                    class_specific, learnable):
     """Features and gradients, for every kind of prompt."""
-    prompt = PromptLearner(clip.model, NAMES, context, pair, class_specific,
+    tower = TextTower(clip.model, 'mini')
+    prompt = PromptLearner(tower, NAMES, context, pair, class_specific,
                            learnable)
     prompts = 2 if pair else 1
     count = sum(p.numel() for p in prompt.parameters())
@@ -50,7 +52,7 @@ def test_cut_and_shared_text_equals_the_plain_path(clip, context, pair,
     assert count == (groups * tokens * 128 if learnable else 0)
     if learnable:
         torch.nn.init.normal_(prompt.context, std=.1)
-    features = encode_prompts(clip.model, *prompt())
+    features = tower(*prompt())
     expected = plain_features(clip.model, prompt)
     assert features.shape == (prompts, 3, 128)
     # Features are far from length 1, and only their direction counts.
@@ -105,7 +107,10 @@ def test_frozen_clip_is_nowhere_to_be_learned(classes):
     for key, value in backbone.visual.state_dict().items():
         assert torch.equal(value, before[key]), key
     twin = copy.deepcopy(backbone)
-    assert twin.visual is backbone.visual  # an EMA costs no second tower
+    # An EMA costs no second tower.
+    assert twin.visual is twin._encode.visual is backbone.visual
+    if classes:
+        assert twin.text.text_tower.model is backbone.text.clip
 
 
 def test_frozen_tower_moves_with_its_owner():
@@ -217,8 +222,8 @@ def test_fixed_prompts_are_encoded_once(clip, monkeypatch):
     text = PromptedTextEncoder(NAMES, clip, prompt=dict(learnable=False),
                                residual=.3).train()
     calls = []
-    real = text._encode_prompts
-    text._encode_prompts = lambda *a: calls.append(1) or real(*a)
+    real = text.text_tower
+    text.text_tower = lambda *a: calls.append(1) or real(*a)
     first = text()
     first.sum().backward()
     text.residual.data.normal_()

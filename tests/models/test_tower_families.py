@@ -13,8 +13,6 @@ from torch import nn
 
 from trm_ml_mm.labels import UNKNOWN
 from trm_ml_mm.models import CLIPClassifier, CLIPPromptBackbone
-from trm_ml_mm.models.text.prompt_learner import tokenizer
-from trm_ml_mm.models.towers import can_be_cut
 from trm_ml_mm.models.towers.loading import normalisation
 
 WORDS = ['red car', 'fire hydrant', 'cat']
@@ -128,7 +126,7 @@ def test_features_are_open_clips_own(backbone, family, size):
         torch.testing.assert_close(text, expected, atol=1e-5, rtol=0)
     assert feats.dense.shape[:2] == (2, 32) and min(feats.dense.shape[2:]) > 1
     assert feats.dense.std((2, 3)).mean() > 1e-3  # places differ
-    assert can_be_cut(backbone.text.clip) == (family not in WHOLE)
+    assert backbone.text.text_tower.can_be_cut == (family not in WHOLE)
 
 
 def test_another_image_size(arch, weights, size, backbone):
@@ -148,10 +146,8 @@ def test_learned_context_of_words_is_those_words(arch, weights, size, prompt):
     found = build(arch, weights, size, prompt=dict(
         context=4, learnable=True, **prompt))
     words = 'the blurry picture of'
-    part = getattr(found.text.clip, 'text', found.text.clip)
     with torch.no_grad():
-        found.text.prompt.context.copy_(part.token_embedding.weight[
-            torch.tensor(tokenizer().encode(words))])
+        found.text.prompt.context.copy_(embedded(found, words))
         text = found.text()
     expected = encoded(found, [f'{words} {w}.' for w in WORDS])
     for one in text:

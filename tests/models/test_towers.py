@@ -9,7 +9,7 @@ from malicious import Writes
 from torch import nn
 
 from trm_ml_mm.models import CLIPPromptBackbone, PromptLearner, load_clip
-from trm_ml_mm.models.text.prompt_learner import tokenize_prompts
+from trm_ml_mm.models.towers import TextTower
 from trm_ml_mm.models.towers import save_random_weights
 from trm_ml_mm.models.towers.torchscript import read_torchscript
 
@@ -187,11 +187,11 @@ def test_vit_of_another_size_is_refused():
 
 
 def test_prompts_longer_than_the_tower_are_refused():
-    clip = load_clip('mini', None).model
-    with pytest.raises(ValueError, match='24 positions'):
-        tokenize_prompts(clip, ['red ' * 30], [])
-    with pytest.raises(ValueError, match='24 positions'):
-        PromptLearner(clip, ['red circle'], context=25)
+    tower = TextTower(load_clip('mini', None).model, 'mini')
+    with pytest.raises(ValueError, match='33 tokens .0 of them.* 24 posit'):
+        tower.tokenize(['red ' * 30], '')
+    with pytest.raises(ValueError, match='30 tokens .25 of them.* 24 posit'):
+        PromptLearner(tower, ['red circle'], context=25)
 
 
 def test_the_mini_clip_says_which_word_it_lacks():

@@ -21,7 +21,7 @@ from trm_ml_mm.datasets import COCO_CLASSES
 from trm_ml_mm.models import CLIPFeatures, CLIPPromptBackbone
 from trm_ml_mm.models.losses import PartialAsymmetricLoss
 from trm_ml_mm.models.region import as_locations
-from trm_ml_mm.models.text import PromptLearner, encode_prompts
+from trm_ml_mm.models.text import PromptLearner
 from trm_ml_mm.models.towers import resnet_dense_map
 from trm_ml_mm.registry import MODELS
 
@@ -159,7 +159,8 @@ def dualcoop_style(bench):
     tower, every location of the map matched with every prompt."""
     backbone = bench.backbone().train()
     clip = backbone.text.clip
-    prompt = PromptLearner(clip, backbone.text.words, **PAIR).to(bench.device)
+    prompt = PromptLearner(backbone.text.text_tower, backbone.text.words,
+                           **PAIR).to(bench.device)
     optimizer = torch.optim.SGD(prompt.parameters(), 1e-3)
     loss = PartialAsymmetricLoss()
 
@@ -186,7 +187,7 @@ def dualcoop_style(bench):
 
 def plain_text(clip, prompt, positions=None):
     """Whole prompts over this many positions (None: all), nothing shared."""
-    prefix, suffix, end, _ = prompt()
+    prefix, suffix, end, *_ = prompt()
     groups, classes = suffix.shape[:2]
     whole = torch.cat([prefix[:, None].expand(-1, classes, -1, -1), suffix], 2)
     positions = positions or clip.context_length
@@ -224,8 +225,8 @@ def cut(text):
 def two_batches(text):
     """The positive and the negative prompts one after the other."""
     prefix, suffix, *rest = text.prompt()
-    return torch.cat([encode_prompts(text.clip, prefix[i:i + 1],
-                                     suffix[i:i + 1], *rest) for i in (0, 1)])
+    return torch.cat([text.text_tower(prefix[i:i + 1], suffix[i:i + 1], *rest)
+                      for i in (0, 1)])
 
 
 @torch.no_grad()

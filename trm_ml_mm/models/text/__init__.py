@@ -1,8 +1,5 @@
 from .baked import BakedText
-from .encoder import PromptedTextEncoder, encode_prompts
-from .prompt_learner import PromptLearner, kept_positions
+from .encoder import PromptedTextEncoder
+from .prompt_learner import PromptLearner
 
-__all__ = [
-    'BakedText', 'PromptLearner', 'PromptedTextEncoder', 'encode_prompts',
-    'kept_positions'
-]
+__all__ = ['BakedText', 'PromptLearner', 'PromptedTextEncoder']

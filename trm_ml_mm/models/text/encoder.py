@@ -12,97 +12,9 @@ from trm_ml_mm.utils.checks import check_not_negative
 from trm_ml_mm.utils.mmengine_private import skip_init
 
 from ..alignment import centred
-from ..towers import (
-    FrozenModule,
-    LoadedCLIP,
-    can_be_cut,
-    encode_whole,
-    load_clip,
-    text_part,
-)
+from ..towers import FrozenModule, LoadedCLIP, TextTower, load_clip
 from .identity import check_identity, text_identity
 from .prompt_learner import PromptLearner
-
-
-def encode_prompts(clip: nn.Module, prefix: Tensor, suffix: Tensor,
-                   end: Tensor, kept: Tensor) -> Tensor:
-    """Text features of embedded prompts.
-
-    The same function as ``clip.encode_text``, but from token embeddings, and
-    over no more positions than needed. The tower is causal, so the prefix that
-    all prompts share is computed once, and positions beyond an end token are
-    not computed at all.
-
-    Args:
-        clip: What reads the text: open_clip's ``CLIP``, or the text tower of
-            another one for which :func:`~..towers.can_be_cut` holds.
-        prefix: ``(P, S, width)`` embeddings that all C prompts share.
-        suffix: ``(P, C, R, width)`` the rest of each; S + R <= 77.
-        end: ``(C,)`` position of each prompt's end token, at least S.
-        kept: ``(T,)``, of :func:`~.prompt_learner.kept_positions`.
-
-    Returns:
-        ``(P, C, D)``, not normalised.
-    """
-    groups, classes, own, width = suffix.shape
-    shared = prefix.shape[1]
-    positions = clip.positional_embedding[:shared + own]
-    x = prefix + positions[:shared]  # P S w
-    y = (suffix + positions[shared:]).flatten(1, 2)[:, kept]  # P T w
-    # A suffix position sees the whole prefix, and the suffix up to itself.
-    visible = torch.ones(own, shared + own, dtype=torch.bool, device=x.device
-                         ).tril(shared)
-
-    def padded(value):  # P T w -> PC R w
-        whole = value.new_zeros(groups, classes * own, value.shape[-1])
-        whole = whole.index_copy(1, kept, value)
-        return whole.view(groups * classes, own, -1)
-
-    for block in clip.transformer.resblocks:
-        query, key, value = _heads(block, _projections(block, x))
-        attended = F.scaled_dot_product_attention(
-            query, key, value, is_causal=True)
-        x = _after_attention(block, x, _joined(attended))
-        query, *pair = _heads(block, padded(_projections(block, y)))
-        key, value = (
-            torch.cat([_repeat(a, classes), b], 2)
-            for a, b in zip((key, value), pair))
-        attended = F.scaled_dot_product_attention(
-            query, key, value, attn_mask=visible)
-        attended = _joined(attended).reshape(groups, classes * own, width)
-        y = _after_attention(block, y, attended[:, kept])
-    # The last position kept of each class is that of its end token.
-    last = torch.cumsum(end - shared + 1, 0) - 1
-    return clip.ln_final(y[:, last]) @ clip.text_projection
-
-
-def _projections(block: nn.Module, x: Tensor) -> Tensor:
-    """Queries, keys and values, ``(..., 3 width)``."""
-    attn = block.attn
-    return F.linear(block.ln_1(x), attn.in_proj_weight, attn.in_proj_bias)
-
-
-def _heads(block: nn.Module, qkv: Tensor) -> Tuple[Tensor, ...]:
-    """``(N, L, 3 width)`` -> three ``(N, heads, L, d)``."""
-    return tuple(
-        part.unflatten(-1, (block.attn.num_heads, -1)).transpose(1, 2)
-        for part in qkv.chunk(3, -1))
-
-
-def _joined(attended: Tensor) -> Tensor:
-    """``(N, heads, L, d)`` -> ``(N, L, width)``."""
-    return attended.transpose(1, 2).flatten(2)
-
-
-def _after_attention(block: nn.Module, x: Tensor, attended: Tensor) -> Tensor:
-    """The rest of a block: output projection, residuals, MLP."""
-    x = x + block.ls_1(block.attn.out_proj(attended))
-    return x + block.ls_2(block.mlp(block.ln_2(x)))
-
-
-def _repeat(x: Tensor, times: int) -> Tensor:
-    """``(P, h, S, d)`` -> ``(P * times, h, S, d)``, each repeated in a row."""
-    return x[:, None].expand(-1, times, -1, -1, -1).flatten(0, 1)
 
 
 @MODELS.register_module()
@@ -169,7 +81,10 @@ class PromptedTextEncoder(BaseModule):
             if name not in self.class_names:
                 raise ValueError(f'prompt_names has "{name}", which is not '
                                  'among the class names.')
-        self.prompt = PromptLearner(clip.model, words, **(prompt or {}))
+        self.frozen = frozen
+        self.tower = FrozenModule(clip.model) if frozen else clip.model
+        self.text_tower = tower = TextTower(clip.model, clip.arch, compile)
+        self.prompt = PromptLearner(tower, words, **(prompt or {}))
         learns = list(self.prompt.parameters()) or residual
         if self.prompt.num_prompts == 2 and not learns:
             raise ValueError(
@@ -177,22 +92,16 @@ class PromptedTextEncoder(BaseModule):
                 'equal, so every logit would be 0: set learnable=True in '
                 'prompt, or pair=False.')
         self.zero_shot_prompt = PromptLearner(
-            clip.model, words, 'a photo of a', learnable=False)
+            tower, words, 'a photo of a', learnable=False)
         self.align = align
-        known = getattr(clip.model, 'known_tokens', None)
         self.vocabulary = None if not align else PromptLearner(
-            clip.model, vocabulary(scenes=known is not None), 'a photo of a',
-            learnable=False)
+            tower, vocabulary(scenes=tower.known_tokens is not None),
+            'a photo of a', learnable=False)
         self.residual_scale = residual
         if residual:
             self.residual = nn.Parameter(
                 torch.zeros(self.prompt.num_prompts, len(words),
                             self.embed_dim))
-        self.frozen = frozen
-        self.is_cut = can_be_cut(clip.model)
-        self._encode_prompts = (
-            torch.compile(encode_prompts) if compile else encode_prompts)
-        self.tower = FrozenModule(clip.model) if frozen else clip.model
         self._cache = self._zero_shot = self._fixed = self._mean = None
         # Stored in checkpoints, and compared when one is loaded.
         self.register_buffer('identity', self._identity())
@@ -237,11 +146,7 @@ class PromptedTextEncoder(BaseModule):
 
     def _tower_features(self, prompt: PromptLearner) -> Tensor:
         """Normalised output of the tower, ``(P, C, D)``."""
-        if self.is_cut:
-            features = self._encode_prompts(text_part(self.clip), *prompt())
-        else:
-            features = encode_whole(self.clip, *prompt()[:2], prompt.tokens)
-        return F.normalize(features.float(), dim=-1)
+        return F.normalize(self.text_tower(*prompt()).float(), dim=-1)
 
     def forward(self) -> Tensor:
         """Normalised text features, ``(P, C, D)``."""

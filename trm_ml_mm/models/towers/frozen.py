@@ -9,7 +9,8 @@ class FrozenModule:
     or state-dict entry of the module: nothing reaches the optimiser, DDP, the
     EMA or a checkpoint, ``train()`` cannot wake its BatchNorm, and
     ``init_weights()`` cannot overwrite it. A deep copy, as the EMA makes one,
-    shares the module. The owner forwards ``_apply``, so that the module moves
+    shares the module; so does a view of it, or of a part of it, that the owner
+    keeps after it. The owner forwards ``_apply``, so that the module moves
     between devices with its owner.
     """
 
@@ -17,4 +18,5 @@ class FrozenModule:
         self.module = module.eval().requires_grad_(False)
 
     def __deepcopy__(self, memo):
+        memo.update({id(part): part for part in self.module.modules()})
         return self

@@ -1,24 +1,26 @@
 """Build a CLIP and load its weights.
 
-Both towers come from open_clip. This file reads all three kinds of weights
-file, without ever running code from them, and picks QuickGELU or GELU as the
-weights need it.
+Both towers come from open_clip. This file picks QuickGELU or GELU as the
+weights need it, and resizes a tower to the input.
 """
 import difflib
 import hashlib
+import json
 import logging
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Dict, Iterator, NamedTuple, Optional, Tuple
+from typing import Iterator, NamedTuple, Optional, Tuple
 
 import open_clip
 import torch
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from open_clip.transformer import QuickGELU
-from torch import Tensor, nn
+from torch import nn
 
 from trm_ml_mm.utils.screen import say
 
+from .elsewhere import ELSEWHERE, config_elsewhere, own_weights
 from .mini import (
     MINI_CLIP_CONFIG,
     MINI_CLIPS,
@@ -26,12 +28,8 @@ from .mini import (
     unpack_state,
 )
 from .text import text_part
-from .torchscript import is_torchscript, read_torchscript
-
-# Keys of OpenAI's own files that are facts and not weights.
-_OPENAI_FACTS = ('input_resolution', 'context_length', 'vocab_size')
-# The causal mask of OpenAI's text towers: a constant, not a weight.
-_CONSTANT = 'attn_mask'
+from .tokens import needs_transformers
+from .weights_file import fit, load_checked, read_state_dict
 
 
 class LoadedCLIP(NamedTuple):
@@ -53,11 +51,13 @@ def load_clip(arch: str,
 
     Args:
         arch: open_clip's name ('RN50', 'RN101', 'RN50x4', 'ViT-B-32',
-            'ViT-B-16', 'ViT-L-14', ...), or 'mini' or 'mini-wide' for one
-            that ships with this package.
+            'ViT-B-16', 'ViT-L-14', ...); 'mini' or 'mini-wide' for one that
+            ships with this package; 'local-dir:FOLDER' for a folder as
+            open_clip saves one, or 'hf-hub:NAME' for one on the Hugging Face
+            hub.
         weights: An open_clip tag such as 'openai'; a state-dict file; OpenAI's
-            own TorchScript file; or None for random values (a mini CLIP: its
-            own weights).
+            own TorchScript file; or None for random values (a mini CLIP, a
+            folder: its own weights).
         image_size: Input side in pixels, for ViTs: the position embedding is
             resized once. ResNets take any size as they are.
         quick_gelu: Whether the weights need QuickGELU. None: known for a tag,
@@ -72,7 +72,9 @@ def load_clip(arch: str,
     if arch in MINI_CLIPS:
         return _load_mini(arch, weights)
     config = _arch_config(arch)
-    check_supported(arch, config)
+    check_transformers(arch, config)
+    if arch.startswith(ELSEWHERE):
+        weights = weights or own_weights(arch)
     vision = config['vision_cfg']
     is_vit = 'timm_model_name' not in vision and (
         not isinstance(vision.get('layers'), (list, tuple)))
@@ -105,7 +107,8 @@ def load_clip(arch: str,
             if quick_gelu is None:
                 quick_gelu = from_openai or config.get(
                     'quick_gelu', 'layers' in vision and not is_vit)
-                if is_vit and not from_openai and 'quick_gelu' not in config:
+                if is_vit and not (from_openai or 'quick_gelu' in config
+                                   or arch.startswith(ELSEWHERE)):
                     raise ValueError(
                         f'{weights} does not tell whether its ViT was trained '
                         'with QuickGELU: set quick_gelu=True for OpenAI\'s '
@@ -115,12 +118,12 @@ def load_clip(arch: str,
             model = open_clip.create_model(
                 arch,
                 pretrained=None,
+                load_weights=False,
                 force_quick_gelu=quick_gelu,
-                require_pretrained=False,
+                pretrained_text=False,
                 **options)
         if state:
-            open_clip.factory.resize_pos_embed(state, model)
-            _load_checked(model, state, weights, arch)
+            load_checked(model, fit(state, model), weights, arch)
     if image_size is not None and 'timm_model_name' in vision:
         resize_trunk(model.visual, image_size, arch)
     say(f'CLIP {arch}: weights from {source}, '
@@ -163,52 +166,6 @@ def _without_alarm() -> Iterator[None]:
         logger.removeFilter(is_other)
 
 
-def read_state_dict(path: str, arch: str):
-    """A CLIP state dict from a file, and whether the file is OpenAI's.
-
-    Reads OpenAI's TorchScript archives, plain state dicts, open_clip's
-    training checkpoints and safetensors. No program of an archive runs, and no
-    code of a pickle.
-    """
-    if not Path(path).is_file():
-        tags = ', '.join(open_clip.list_pretrained_tags_by_model(arch))
-        raise FileNotFoundError(
-            f'CLIP weights {path!r} are neither a file nor one of the tags of '
-            f'{arch}: {tags}.')
-    if is_torchscript(path):
-        state = {key: value for key, value in read_torchscript(path).items()
-                 if key.split('.')[-1] != _CONSTANT}
-    else:
-        try:
-            state = dict(open_clip.factory.load_state_dict(path))
-            if not all(isinstance(v, Tensor) for v in state.values()):
-                raise ValueError('it holds more than tensors')
-        except Exception as error:
-            raise ValueError(
-                f'{path} is not a weights file that PyTorch can read safely '
-                f'({type(error).__name__}); give a state dict or OpenAI\'s '
-                'own file.') from error
-    from_openai = all(key in state for key in _OPENAI_FACTS)
-    for key in _OPENAI_FACTS:
-        state.pop(key, None)
-    return state, from_openai
-
-
-def _load_checked(model: nn.Module, state: Dict[str, Tensor], path: str,
-                  arch: str) -> None:
-    expected = model.state_dict()
-    for key in sorted(set(expected) | set(state)):
-        have = tuple(getattr(state[key], 'shape', ('no', 'tensor'))
-                     ) if key in state else 'missing'
-        want = tuple(expected[key].shape) if key in expected else 'unexpected'
-        if have != want:
-            raise ValueError(
-                f'{path} is not a {arch}: "{key}" is {have} in the file and '
-                f'{want} in the architecture; set arch to what the file '
-                'holds.')
-    model.load_state_dict(state)
-
-
 def _load_mini(arch: str, weights: Optional[str]) -> LoadedCLIP:
     path = Path(weights or MINI_CLIPS[arch])
     if not path.is_file():
@@ -222,7 +179,7 @@ def _load_mini(arch: str, weights: Optional[str]) -> LoadedCLIP:
         raise ValueError(f'{path} does not hold mini CLIP weights; use those '
                          'that tools/pretrain_mini_clip.py writes.')
     state = unpack_state(packed, model.vocab_size)
-    _load_checked(model, state, str(path), arch)
+    load_checked(model, state, str(path), arch)
     model.known_tokens = set(packed['token_embedding.used'].tolist())
     return _finish(model, arch)
 
@@ -264,10 +221,13 @@ def fingerprint(model: nn.Module, arch: str) -> str:
     size or precision changes it, and a 500 MB tower takes a fraction of a
     second.
     """
+    # Where a folder lies is no part of what it holds.
+    what = (json.dumps(config_elsewhere(arch), sort_keys=True)
+            if arch.startswith(ELSEWHERE) else arch)
     act = next((type(module).__name__
                 for module in text_part(model).transformer.modules()
                 if isinstance(module, (nn.GELU, QuickGELU))), '')
-    digest = hashlib.sha256(f'{arch} {act}'.encode())
+    digest = hashlib.sha256(f'{what} {act}'.encode())
     for key, value in sorted(model.state_dict().items()):
         flat = value.reshape(-1)
         step = max(1, flat.numel() // 4096)
@@ -288,6 +248,8 @@ def joint_width(arch: str) -> int:
 
 
 def _arch_config(arch: str) -> dict:
+    if arch.startswith(ELSEWHERE):
+        return config_elsewhere(arch)
     config = open_clip.get_model_config(arch)
     if config is None:
         close = difflib.get_close_matches(
@@ -296,24 +258,21 @@ def _arch_config(arch: str) -> dict:
         raise ValueError(
             f'open_clip knows no architecture {arch!r}; {hint}'
             'open_clip.list_models() has all names, such as RN101 or '
-            f'ViT-B-16; {" and ".join(MINI_CLIPS)} ship with trm_ml_mm.')
+            f'ViT-B-16; {" and ".join(MINI_CLIPS)} ship with trm_ml_mm; '
+            "'local-dir:FOLDER' and 'hf-hub:NAME' are towers from elsewhere.")
     return config
 
 
-def check_supported(arch: str, config: dict) -> None:
-    """Refuse an architecture whose features would be wrong.
+def check_transformers(arch: str, config: dict) -> None:
+    """Refuse an architecture whose text tower is Hugging Face's, if their
+    library is missing.
 
     Raises:
-        ValueError: Says what is missing.
+        ImportError: If it is.
     """
-    text = config.get('text_cfg', {})
-    name = text.get('hf_tokenizer_name') or text.get('hf_model_name')
-    if name:
-        raise ValueError(
-            f'{arch} reads text by the tokenizer "{name}" of Hugging Face, '
-            'which is not supported: its features would be wrong. Take an '
-            'architecture with CLIP\'s own tokenizer, such as ViT-B-16, '
-            'convnext_base_w, EVA02-B-16 or MobileCLIP2-S2.')
+    if config['text_cfg'].get('hf_model_name') and (
+            find_spec('transformers') is None):
+        raise ImportError(needs_transformers(arch))
 
 
 def save_random_weights(arch: str, path: str, seed: int = 0) -> None:
@@ -324,7 +283,8 @@ def save_random_weights(arch: str, path: str, seed: int = 0) -> None:
     """
     torch.manual_seed(seed)
     with _without_alarm():
-        model = open_clip.create_model(arch, pretrained=None)
+        model = open_clip.create_model(arch, load_weights=False,
+                                       pretrained_text=False)
     for name, value in model.named_parameters():
         # open_clip starts these at zero, which would cut layers off.
         if name.endswith('bn3.weight'):
