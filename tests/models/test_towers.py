@@ -9,8 +9,7 @@ from malicious import Writes
 from torch import nn
 
 from trm_ml_mm.models import CLIPPromptBackbone, PromptLearner, load_clip
-from trm_ml_mm.models.towers import TextTower
-from trm_ml_mm.models.towers import save_random_weights
+from trm_ml_mm.models.towers import TextTower, save_random_weights
 from trm_ml_mm.models.towers.torchscript import read_torchscript
 
 CLASSES = ['cat', 'fire hydrant', 'a very long name of many words', 'tvmonitor']

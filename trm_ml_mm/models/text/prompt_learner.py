@@ -27,7 +27,8 @@ class PromptLearner(nn.Module):
         learnable: Whether the context is a parameter.
 
     Raises:
-        ValueError: See :func:`~trm_ml_mm.models.towers.tokens.tokenize_prompts`.
+        ValueError: See
+            :func:`~trm_ml_mm.models.towers.tokens.tokenize_prompts`.
     """
 
     def __init__(self,

@@ -3,7 +3,7 @@
 A tokenizer here is one of open_clip's: it takes texts and a length, and gives
 ids of that length, padded.
 """
-from functools import lru_cache
+from functools import cache
 from typing import Callable, NamedTuple, Optional, Sequence, Set, Union
 
 import open_clip
@@ -22,7 +22,7 @@ class TokenizedPrompts(NamedTuple):
     end: Tensor  # (N,) position of each prompt's last token before the padding
 
 
-@lru_cache(maxsize=None)
+@cache
 def load_tokenizer(arch: str) -> Callable:
     """The tokenizer that an architecture was trained with. Reading its
     vocabulary takes half a second, or a download.
