@@ -14,7 +14,7 @@ from torch import nn
 from trm_ml_mm.labels import UNKNOWN
 from trm_ml_mm.models import CLIPClassifier, CLIPPromptBackbone
 from trm_ml_mm.models.text.prompt_learner import tokenizer
-from trm_ml_mm.models.towers import can_be_cut
+from trm_ml_mm.models.towers import built_size, can_be_cut, image_tower
 from trm_ml_mm.models.towers.loading import normalisation
 
 WORDS = ['red car', 'fire hydrant', 'cat']
@@ -129,6 +129,11 @@ def test_features_are_open_clips_own(backbone, family, size):
     assert feats.dense.shape[:2] == (2, 32) and min(feats.dense.shape[2:]) > 1
     assert feats.dense.std((2, 3)).mean() > 1e-3  # places differ
     assert can_be_cut(backbone.text.clip) == (family not in WHOLE)
+
+
+def test_the_size_it_is_built_for_is_known_beforehand(arch, backbone, size):
+    any_size = image_tower(backbone.visual, arch).takes_any_size
+    assert built_size(arch) == (None if any_size else size)
 
 
 def test_another_image_size(arch, weights, size, backbone):
