@@ -22,7 +22,13 @@ from trm_ml_mm.models import CLIPFeatures, CLIPPromptBackbone
 from trm_ml_mm.models.losses import PartialAsymmetricLoss
 from trm_ml_mm.models.region import as_locations
 from trm_ml_mm.models.text import PromptLearner, encode_prompts
-from trm_ml_mm.models.towers import resnet_dense_map
+from trm_ml_mm.models.towers import (
+    built_size,
+    can_be_cut,
+    encode_whole,
+    resnet_dense_map,
+    text_part,
+)
 from trm_ml_mm.registry import MODELS
 
 CONFIG = 'configs/trm_ml_coco.py'
@@ -34,11 +40,13 @@ def parse_args():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument('--arch', default='RN101')
-    parser.add_argument('--image-size', type=int, default=448)
+    parser.add_argument(
+        '--image-size', type=int,
+        help='default: the one the tower is built for, or 448')
     parser.add_argument('--batch-size', type=int, default=32)
     parser.add_argument('--classes', type=int, default=80)
     parser.add_argument('--rounds', type=int, default=3)
-    parser.add_argument('--variants', nargs='+', default=list(VARIANTS))
+    parser.add_argument('--variants', nargs='+', help='default: all')
     parser.add_argument(
         '--bf16', action='store_true', help='autocast to bfloat16')
     parser.add_argument(
@@ -49,7 +57,12 @@ def parse_args():
         help='leave out peak memory, which takes a process per variant')
     parser.add_argument('--json', help='also write the figures here')
     parser.add_argument('--peak-of', help=argparse.SUPPRESS)
-    return parser.parse_args()
+    args = parser.parse_args()
+    args.image_size = args.image_size or built_size(args.arch) or 448
+    args.variants = args.variants or [
+        name for name in VARIANTS
+        if name != 'forward: contiguous layout' or args.arch.startswith('RN')]
+    return args
 
 
 class Bench:
@@ -91,14 +104,20 @@ class Bench:
 
 
 def bare_forward(**options):
-    """The floor: the frozen visual tower alone."""
+    """The floor: the frozen visual tower alone, by open_clip's own program.
+    That of a ResNet takes one size only; its dense map is its floor."""
 
     def build(bench):
         backbone = bench.backbone(**options)
+        own = backbone.visual
+        if hasattr(own, 'attnpool') or options or bench.args.compile:
+            def own(images):
+                backbone.encode_image(images, pooled=False)
 
+        @torch.no_grad()
         def step(mark):
             with bench.autocast():
-                backbone.encode_image(bench.images, pooled=False)
+                own(bench.images)
             mark('visual')
 
         return step
@@ -185,8 +204,12 @@ def dualcoop_style(bench):
 
 
 def plain_text(clip, prompt, positions=None):
-    """Whole prompts over this many positions (None: all), nothing shared."""
+    """Whole prompts over this many positions (None: all), nothing shared. A
+    tower that sees what is behind an end token always reads all."""
     prefix, suffix, end, _ = prompt()
+    if not can_be_cut(clip):
+        return encode_whole(clip, prefix, suffix, prompt.tokens)
+    clip = text_part(clip)
     groups, classes = suffix.shape[:2]
     whole = torch.cat([prefix[:, None].expand(-1, classes, -1, -1), suffix], 2)
     positions = positions or clip.context_length
@@ -224,8 +247,12 @@ def cut(text):
 def two_batches(text):
     """The positive and the negative prompts one after the other."""
     prefix, suffix, *rest = text.prompt()
-    return torch.cat([encode_prompts(text.clip, prefix[i:i + 1],
-                                     suffix[i:i + 1], *rest) for i in (0, 1)])
+    pairs = [(prefix[i:i + 1], suffix[i:i + 1]) for i in (0, 1)]
+    if not text.is_cut:
+        return torch.cat([encode_whole(text.clip, *pair, text.prompt.tokens)
+                          for pair in pairs])
+    return torch.cat([encode_prompts(text_part(text.clip), *pair, *rest)
+                      for pair in pairs])
 
 
 @torch.no_grad()
