@@ -27,7 +27,7 @@ model = dict(
         text=dict(
             classes='coco',
             arch='RN101',
-            weights='openai',
+            weights='default',
             align=True,  # texts of a real CLIP share a narrow cone
             prompt=dict(context='a photo of a', learnable=False))),
 )

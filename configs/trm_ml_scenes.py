@@ -10,6 +10,5 @@ _base_ = [
     '_base_/schedules/adamw_cosine.py',
 ]
 
-# The small CLIP that ships with the package, at the scenes' size.
-model = dict(backbone=dict(
-    arch='mini', weights=None, image_size=96, classes='scenes'))
+# The small CLIP that ships with the package.
+model = dict(backbone=dict(arch='mini', classes='scenes'))

@@ -15,6 +15,7 @@ from torch import nn
 
 from trm_ml_mm.labels import UNKNOWN
 from trm_ml_mm.models import CLIPClassifier, CLIPPromptBackbone
+from trm_ml_mm.models.towers import built_size, image_tower
 from trm_ml_mm.models.towers.loading import normalisation
 
 sys.path.append(str(Path(__file__).parents[2] / 'tools' / 'benchmarks'))
@@ -199,6 +200,11 @@ def test_features_are_open_clips_own(backbone, family, size):
     assert min(feats.dense.shape[2:]) > 1
     assert feats.dense.std((2, 3)).mean() > 1e-3  # locations differ
     assert backbone.text.text_tower.can_be_cut == (family not in WHOLE)
+
+
+def test_the_size_it_is_built_for_is_known_beforehand(arch, backbone, size):
+    any_size = image_tower(backbone.visual, arch).takes_any_size
+    assert built_size(arch) == (None if any_size else size)
 
 
 def test_another_image_size(arch, weights, size, backbone):

@@ -22,7 +22,7 @@ from trm_ml_mm.models import CLIPFeatures, CLIPPromptBackbone
 from trm_ml_mm.models.losses import PartialAsymmetricLoss
 from trm_ml_mm.models.region import as_locations
 from trm_ml_mm.models.text import PromptLearner
-from trm_ml_mm.models.towers import resnet_dense_map
+from trm_ml_mm.models.towers import built_size, resnet_dense_map
 from trm_ml_mm.registry import MODELS
 
 CONFIG = 'configs/trm_ml_coco.py'
@@ -34,11 +34,13 @@ def parse_args():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument('--arch', default='RN101')
-    parser.add_argument('--image-size', type=int, default=448)
+    parser.add_argument(
+        '--image-size', type=int,
+        help='default: the one the tower is built for, or 448')
     parser.add_argument('--batch-size', type=int, default=32)
     parser.add_argument('--classes', type=int, default=80)
     parser.add_argument('--rounds', type=int, default=3)
-    parser.add_argument('--variants', nargs='+', default=list(VARIANTS))
+    parser.add_argument('--variants', nargs='+', help='default: all')
     parser.add_argument(
         '--bf16', action='store_true', help='autocast to bfloat16')
     parser.add_argument(
@@ -49,7 +51,12 @@ def parse_args():
         help='leave out peak memory, which takes a process per variant')
     parser.add_argument('--json', help='also write the figures here')
     parser.add_argument('--peak-of', help=argparse.SUPPRESS)
-    return parser.parse_args()
+    args = parser.parse_args()
+    args.image_size = args.image_size or built_size(args.arch) or 448
+    args.variants = args.variants or [
+        name for name in VARIANTS
+        if name != 'forward: contiguous layout' or args.arch.startswith('RN')]
+    return args
 
 
 class Bench:
@@ -91,14 +98,20 @@ class Bench:
 
 
 def bare_forward(**options):
-    """The floor: the frozen visual tower alone."""
+    """The floor: the frozen visual tower alone, by open_clip's own program.
+    That of a ResNet takes one size only; its dense map is its floor."""
 
     def build(bench):
         backbone = bench.backbone(**options)
+        own = backbone.visual
+        if hasattr(own, 'attnpool') or options or bench.args.compile:
+            def own(images):
+                backbone.encode_image(images, pooled=False)
 
+        @torch.no_grad()
         def step(mark):
             with bench.autocast():
-                backbone.encode_image(bench.images, pooled=False)
+                own(bench.images)
             mark('visual')
 
         return step
@@ -169,7 +182,7 @@ def dualcoop_style(bench):
             dense, _ = backbone.encode_image(bench.images, pooled=False)
             locations = F.normalize(dense.flatten(2).float(), dim=1)
             mark('visual')
-            text = F.normalize(plain_text(clip, prompt).float(), dim=-1)
+            text = F.normalize(plain_text(backbone.text, prompt).float(), dim=-1)
             mark('text')
             cosine = 20 * torch.einsum('bdl,pcd->pbcl', locations, text)
             weights = cosine[0].softmax(-1)
@@ -185,9 +198,13 @@ def dualcoop_style(bench):
     return step
 
 
-def plain_text(clip, prompt, positions=None):
-    """Whole prompts over this many positions (None: all), nothing shared."""
+def plain_text(text, prompt, positions=None):
+    """Whole prompts over this many positions (None: all), nothing shared. A
+    tower that sees what is behind an end token always reads all."""
     prefix, suffix, end, *_ = prompt()
+    if not text.text_tower.can_be_cut:
+        return text.text_tower(*prompt())
+    clip = getattr(text.clip, 'text', text.clip)
     groups, classes = suffix.shape[:2]
     whole = torch.cat([prefix[:, None].expand(-1, classes, -1, -1), suffix], 2)
     positions = positions or clip.context_length
@@ -218,7 +235,7 @@ def text_only(encode, **options):
 
 def cut(text):
     prefix, suffix, *_ = text.prompt()
-    return plain_text(text.clip, text.prompt,
+    return plain_text(text, text.prompt,
                       prefix.shape[1] + suffix.shape[2])
 
 
@@ -287,12 +304,12 @@ VARIANTS = {
     'head: every location projected': head_only(project_locations),
     'head: categories projected': head_only(
         lambda region, dense, text: region(dense, text).query),
-    'text: 77 positions': text_only(lambda t: plain_text(t.clip, t.prompt)),
+    'text: 77 positions': text_only(lambda t: plain_text(t, t.prompt)),
     'text: cut to need': text_only(cut),
     'text: cut, prefix shared, no padding': text_only(lambda t: t()),
     'text: fixed prompts, kept': text_only(lambda t: t(), learnable=False),
     'text: pair per class, 77 positions': text_only(
-        lambda t: plain_text(t.clip, t.prompt), **PAIR),
+        lambda t: plain_text(t, t.prompt), **PAIR),
     'text: pair per class, cut, two batches': text_only(two_batches, **PAIR),
     'text: pair per class, cut, one batch': text_only(lambda t: t(), **PAIR),
 }

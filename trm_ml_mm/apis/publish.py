@@ -21,8 +21,11 @@ from .inferencer import THRESHOLD
 from .model import load_model, tower_of
 
 CARD = 'README.md'
-# As published beside the weights.
-TOWER_LICENCES = {'openai': 'MIT', 'laion': 'MIT', 'datacomp': 'MIT'}
+# As published beside the weights: the start of a tag, the longer one first.
+APPLE = 'Apple Machine Learning Research Model (research only)'
+TOWER_LICENCES = {'openai': 'MIT', 'laion': 'MIT', 'datacompdr': APPLE,
+                  'dfn': APPLE, 'datacomp': 'MIT', 'merged2b': 'MIT',
+                  'webli': 'Apache-2.0'}
 METRICS = ('mAP', 'CF1', 'OF1')
 # What a release keeps of a checkpoint's meta.
 KEPT = ('dataset_meta', 'known_labels', 'calibration', KEY, 'epoch')

@@ -7,7 +7,13 @@ from .checkpoint import (
     read_checkpoint,
     update_meta,
 )
-from .config import build_dataset, fill_classes, load_config, work_dir_of
+from .config import (
+    build_dataset,
+    fill_classes,
+    fill_tower,
+    load_config,
+    work_dir_of,
+)
 from .description import (
     ModelDescription,
     complete,
@@ -41,7 +47,7 @@ __all__ = [
     'ReportHook', 'ResumableTrainLoop', 'SafeRunner', 'SkippedImagesHook',
     'StopSignalHook', 'TrainingTimeHook', 'WarmupLR', 'bake_text',
     'build_dataset', 'build_runner', 'close', 'complete', 'describe',
-    'fill_classes', 'find_class', 'init_distributed', 'load_config',
-    'load_learned', 'read_calibration', 'read_checkpoint', 'read_description',
-    'seed_worker', 'update_meta', 'work_dir_of'
+    'fill_classes', 'fill_tower', 'find_class', 'init_distributed',
+    'load_config', 'load_learned', 'read_calibration', 'read_checkpoint',
+    'read_description', 'seed_worker', 'update_meta', 'work_dir_of'
 ]

@@ -8,6 +8,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from trm_ml_mm.labels import class_names
+from trm_ml_mm.models.towers import built_size, default_weights
 from trm_ml_mm.registry import DATASETS
 from trm_ml_mm.utils.configs import SPLITS, nested_dicts, wrapped_datasets
 from trm_ml_mm.utils.package import package_configs
@@ -17,6 +18,9 @@ from .shorthands import (
     SHORTHANDS,
     apply_late_shorthands,
     apply_shorthands,
+    has_prompts,
+    pipeline_size,
+    set_image_size,
 )
 
 WORK_DIRS = 'work_dirs'
@@ -47,10 +51,11 @@ def load_config(config: Union[str, Config],
     init_default_scope(cfg.get('default_scope', 'mmpretrain'))
     options = options or {}
     check_options(cfg, options)
-    apply_shorthands(cfg, options)
+    apply_shorthands(cfg, _with_arch(cfg, options))
     cfg.merge_from_dict({key: value for key, value in options.items()
                          if key not in SHORTHANDS})
     apply_late_shorthands(cfg, options)
+    fill_tower(cfg)
     check_values(cfg)
     return cfg
 
@@ -114,6 +119,44 @@ def work_dir_of(cfg: Config) -> str:
                          'set it in the config.')
     name = os.path.splitext(os.path.basename(cfg.filename))[0]
     return os.path.join(WORK_DIRS, name)
+
+
+def _with_arch(cfg: Config, options: dict) -> dict:
+    """Options in which the full name of the architecture is its shorthand,
+    with all that follows."""
+    arch = options.get('model.backbone.arch')
+    backbone = (cfg.get('model') or {}).get('backbone') or {}
+    return {**options, 'arch': arch} if arch and has_prompts(
+        backbone) else options
+
+
+def fill_tower(cfg: Config) -> None:
+    """Put in what follows from the architecture of a CLIP: the tag that
+    ``weights='default'`` stands for, and the image size of a backbone that has
+    ``image_size=None``.
+
+    A tower that takes any size keeps the one of the pipelines. The others get
+    the size that their weights were trained with, and the pipelines follow.
+    They also follow a size that a config gives such a tower.
+
+    Args:
+        cfg: Changed in place; a second time changes nothing.
+
+    Raises:
+        ValueError: If open_clip does not know the architecture.
+    """
+    model = cfg.get('model') or {}
+    for options in nested_dicts(model):
+        if options.get('weights') == 'default' and options.get('arch'):
+            with suppress(FileNotFoundError):  # the tower says it, if built
+                options['weights'] = default_weights(options['arch'])
+    backbone = model.get('backbone') or {}
+    if not has_prompts(backbone) or not backbone.get('arch'):
+        return
+    built, given = built_size(backbone['arch']), backbone.get('image_size')
+    size = given or built or pipeline_size(cfg)
+    if size and (not given or built and pipeline_size(cfg) != given):
+        set_image_size(cfg, size)
 
 
 def fill_classes(cfg: Config, split: str = 'train',

@@ -92,17 +92,14 @@ def set_image_size(cfg: Config, size: int) -> None:
     backbone = cfg.model.backbone
     parts = [cfg.model, *(cfg.get(f'{split}_dataloader') or {}
                            for split in SPLITS)]
-    old = backbone.get('image_size') or backbone.get('img_size') or (
-        448 if backbone.type.endswith('CLIPPromptBackbone') else None)
-    if old is None:  # a backbone that takes any size
-        old = next((d['scale'] if isinstance(d['scale'], int) else
-                    d['scale'][0] for part in reversed(parts)
-                    for d in nested_dicts(part) if d.get('scale')), None)
+    old = pipeline_size(cfg) or backbone.get('image_size') or backbone.get(
+        'img_size')
+    if has_prompts(backbone):
+        old = old or size  # without a pipeline, the tower alone changes
+        backbone.pop('image_size', None)  # set below, and not scaled
     if old is None:
         raise ValueError('image_size does not know the present size of this '
                          'config: set the sizes in its pipelines instead.')
-    if backbone.type.endswith('CLIPPromptBackbone'):
-        backbone.image_size = size
     for part in parts:
         for options in nested_dicts(part):
             for key in _SIZE_KEYS:
@@ -113,18 +110,42 @@ def set_image_size(cfg: Config, size: int) -> None:
                 elif isinstance(value, (tuple, list)) and list(value) == [
                         old, old]:
                     options[key] = (size, size)
+    if has_prompts(backbone):
+        backbone.image_size = size
+
+
+def pipeline_size(cfg: Config) -> Optional[int]:
+    """Side in pixels of the images that a test pipeline gives: what its last
+    step with a size says, or, without one, the data set that draws them. None:
+    neither says."""
+    for split in reversed(SPLITS):
+        loader = cfg.get(f'{split}_dataloader') or {}
+        sizes = [options[key] for options in nested_dicts(loader.get('dataset'))
+                 for key in _SIZE_KEYS if options.get(key)]
+        sides = [value[0] if isinstance(value, (list, tuple)) else value
+                 for value in sizes]
+        whole = [side for side in sides if isinstance(side, Integral)]
+        if whole:
+            return whole[-1]
+    return None
+
+
+def has_prompts(backbone: dict) -> bool:
+    """Whether it is the backbone of both towers."""
+    return str(backbone.get('type')).endswith('CLIPPromptBackbone')
 
 
 def set_arch(cfg: Config, arch: str) -> None:
     """Set the CLIP architecture. The joint width follows; so do mean and std,
-    which belong to the tower.
+    which belong to the tower, and what is left to it: weights and image size
+    (:func:`~trm_ml_mm.engine.config.fill_tower`).
 
     Raises:
         ValueError: If open_clip does not know it, or there is no CLIP.
     """
     width = joint_width(arch)
     backbone, head = cfg.model.backbone, cfg.model.head
-    if backbone.type.endswith('CLIPPromptBackbone'):
+    if has_prompts(backbone):
         backbone.arch = arch
         if head.get('dim'):
             head.dim = width

@@ -6,9 +6,9 @@ model = dict(
     backbone=dict(
         type='trm_ml_mm.CLIPPromptBackbone',
         arch='RN101',
-        weights='openai',  # or a file: a state dict, or OpenAI's RN101.pt
+        weights='default',  # OpenAI's, if there are; or another tag, or a file
         classes='dataset',
-        image_size=448,
+        image_size=None,  # as the pipelines, or as the tower needs it
         align=True,  # a real CLIP's joint space is narrow
         # Learned prompts change nothing: see ablations/learned_prompts.py
         prompt=dict(context='a photo of a', pair=False, learnable=False),

@@ -61,13 +61,16 @@ class CLIPPromptBackbone(BaseModule):
     Args:
         arch: open_clip's name ('RN101', 'ViT-B-16', 'convnext_base_w', ...),
             or 'mini', which ships with the package.
-        weights: An open_clip tag ('openai'), a state-dict file, OpenAI's own
-            TorchScript file, or None for random values ('mini': its own).
+        weights: An open_clip tag ('openai'); 'default', which is that tag or,
+            where an architecture lacks it, its first; a state-dict file;
+            OpenAI's own TorchScript file; or None for random values ('mini':
+            its own).
         classes: Class names: a list, a known set ('coco', 'voc', 'scenes',
             ...), or a text file with one name a line. None: no text side; the
             output is then ``(dense,)``, as of any MMPretrain backbone.
-        image_size: Input side in pixels (a ViT is built for it; a ResNet takes
-            any size).
+        image_size: Input side in pixels, which a ViT is built for. None: that
+            of its weights' training. ResNets, ConvNeXt and others take any
+            size, whatever this says.
         prompt: Options of :class:`~trm_ml_mm.models.text.PromptLearner`:
             ``context``, ``pair``, ``class_specific``, ``learnable``.
         prompt_names: Words for class names, as ``{'tvmonitor': 'tv monitor'}``.
@@ -100,7 +103,7 @@ class CLIPPromptBackbone(BaseModule):
                  arch: str,
                  weights: Optional[str] = None,
                  classes: Union[None, str, Sequence[str]] = None,
-                 image_size: int = 448,
+                 image_size: Optional[int] = None,
                  prompt: Optional[dict] = None,
                  prompt_names: Optional[dict] = None,
                  text_residual: float = 0.,

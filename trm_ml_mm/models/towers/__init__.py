@@ -8,15 +8,23 @@ from .dense import (
 from .frozen import FrozenModule
 from .image import ImageTower, image_tower
 from .layout import pack_rows, row_shape, unpack_rows
-from .loading import LoadedCLIP, joint_width, load_clip, save_random_weights
+from .loading import (
+    LoadedCLIP,
+    built_size,
+    default_weights,
+    joint_width,
+    load_clip,
+    save_random_weights,
+)
 from .shared_prefix import encode_prompts, kept_positions
 from .text import TextTower
 from .tokens import tokenize_prompts
 
 __all__ = [
-    'FrozenModule', 'ImageTower', 'LoadedCLIP', 'TextTower',
-    'dense_projection', 'encode_prompts', 'image_tower', 'joint_width',
-    'kept_positions', 'load_clip', 'pack_rows', 'resnet_dense_map',
-    'resnet_pooled', 'row_shape', 'save_random_weights', 'tokenize_prompts',
+    'FrozenModule', 'ImageTower', 'LoadedCLIP', 'TextTower', 'built_size',
+    'default_weights', 'dense_projection', 'encode_prompts', 'image_tower',
+    'joint_width', 'kept_positions', 'load_clip', 'pack_rows',
+    'resnet_dense_map', 'resnet_pooled', 'row_shape', 'save_random_weights',
+    'tokenize_prompts',
     'unpack_rows', 'vit_value_path'
 ]

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Iterator, NamedTuple, Optional, Tuple
 
 import open_clip
+import timm
 import torch
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from open_clip.transformer import QuickGELU
@@ -30,6 +31,9 @@ from .mini import (
 from .text import text_part
 from .tokens import needs_transformers
 from .weights_file import fit, load_checked, read_state_dict
+
+DEFAULT = 'default'  # weights: see default_weights
+CLIP_SIZE = 224  # where open_clip's config of an architecture has no size
 
 
 class LoadedCLIP(NamedTuple):
@@ -55,11 +59,13 @@ def load_clip(arch: str,
             ships with this package; 'local-dir:FOLDER' for a folder as
             open_clip saves one, or 'hf-hub:NAME' for one on the Hugging Face
             hub.
-        weights: An open_clip tag such as 'openai'; a state-dict file; OpenAI's
-            own TorchScript file; or None for random values (a mini CLIP, a
+        weights: An open_clip tag such as 'openai'; 'default', see
+            :func:`default_weights`; a state-dict file; OpenAI's own
+            TorchScript file; or None for random values (a mini CLIP, a
             folder: its own weights).
-        image_size: Input side in pixels, for ViTs: the position embedding is
-            resized once. ResNets take any size as they are.
+        image_size: Input side in pixels of a tower that is built for one: the
+            position embedding is resized once. None: the one of
+            :func:`built_size`.
         quick_gelu: Whether the weights need QuickGELU. None: known for a tag,
             for OpenAI's files and for ResNets, whose public weights all do.
 
@@ -67,8 +73,10 @@ def load_clip(arch: str,
         ValueError: If the architecture is unknown, the file holds another
             architecture, or ``quick_gelu`` is needed and not given.
         FileNotFoundError: If ``weights`` is neither a tag of the architecture
-            nor a file.
+            nor a file, or 'default' where there is no tag.
     """
+    if weights == DEFAULT:
+        weights = default_weights(arch)
     if arch in MINI_CLIPS:
         return _load_mini(arch, weights)
     config = _arch_config(arch)
@@ -245,6 +253,44 @@ def joint_width(arch: str) -> int:
     if arch in MINI_CLIPS:
         return MINI_CLIP_CONFIG['embed_dim']
     return _arch_config(arch)['embed_dim']
+
+
+def built_size(arch: str) -> Optional[int]:
+    """Side in pixels of the images that an architecture is built for, without
+    building it; None: it takes any size (ResNets, ConvNeXt, MobileCLIP-S).
+
+    Raises:
+        ValueError: If open_clip does not know the architecture.
+    """
+    if arch in MINI_CLIPS:
+        return None
+    vision = _arch_config(arch)['vision_cfg']
+    trunk = vision.get('timm_model_name')
+    if trunk:  # timm says it of each of its models
+        any_size = not timm.get_pretrained_cfg(trunk).fixed_input_size
+    else:
+        any_size = isinstance(vision.get('layers'), (list, tuple))
+    return None if any_size else vision.get('image_size', CLIP_SIZE)
+
+
+def default_weights(arch: str) -> Optional[str]:
+    """The tag that ``weights='default'`` stands for: 'openai' if the
+    architecture has it, else the first one that open_clip lists for it. None:
+    the own weights of a mini CLIP, or of a folder.
+
+    Raises:
+        ValueError: If open_clip does not know the architecture.
+        FileNotFoundError: If it has no weights for it.
+    """
+    if arch in MINI_CLIPS or arch.startswith(ELSEWHERE):
+        return None
+    _arch_config(arch)
+    tags = open_clip.list_pretrained_tags_by_model(arch)
+    if not tags:
+        raise FileNotFoundError(
+            f'open_clip has no weights for {arch}: give a file, weights=PATH; '
+            'in a command, --cfg-options model.backbone.weights=PATH.')
+    return 'openai' if 'openai' in tags else tags[0]
 
 
 def _arch_config(arch: str) -> dict:
