@@ -17,4 +17,6 @@ class FrozenModule:
         self.module = module.eval().requires_grad_(False)
 
     def __deepcopy__(self, memo):
+        # A view of a part of it, copied with its owner, shows the same part.
+        memo.update((id(part), part) for part in self.module.modules())
         return self
