@@ -30,7 +30,7 @@ from trm_ml_mm.experiments.suites import (
 )
 from trm_ml_mm.experiments.tables import mean_and_deviation
 from trm_ml_mm.models import load_clip
-from trm_ml_mm.visualization import image_attention
+from trm_ml_mm.models.towers import resnet_attention
 
 
 def rows():
@@ -110,7 +110,7 @@ def test_image_attention_is_what_clips_pool_does():
         None, None, False, 0., pool.c_proj.weight, pool.c_proj.bias,
         use_separate_proj_weight=True, q_proj_weight=pool.q_proj.weight,
         k_proj_weight=pool.k_proj.weight, v_proj_weight=pool.v_proj.weight)
-    assert torch.allclose(image_attention(visual, trunk), expected[:, 0, 1:],
+    assert torch.allclose(resnet_attention(visual, trunk), expected[:, 0, 1:],
                           atol=1e-6)
 
 

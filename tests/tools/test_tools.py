@@ -121,6 +121,37 @@ def test_inspect_tower_warns():
     assert 'Warning: ' in out  # such images say nothing about their classes
 
 
+def test_inspect_tower_compares_dense_maps():
+    _, out = inspected()
+    rows = re.findall(r'│ (value|region)\b.*│ +(\S+) +│ +([\d.]+)\*? │ '
+                      r'+([\d.]+)\*? │', out)
+    assert [row[:2] for row in rows] == [('value', '-'), ('region', '-')]
+    (_, _, *value), (_, _, *region) = rows
+    assert out.count('*') == 2 + 1  # of two columns, and the title's
+    assert f'{float(value[0]):.2f}' in re.search(
+        r'zero-shot mAP, dense .*', out)[0]
+    assert float(region[1]) > float(value[1]) > 40
+    assert 'Best pointing: set model.backbone.dense=region.' in out
+    assert re.search(r'pointing: \d\d\d present labels with a box', out)
+    # What it says is an option: then it is the tower's own row.
+    _, again = inspected('model.backbone.dense=region',
+                         'model.backbone.windows.size=64',
+                         'model.backbone.windows.stride=32')
+    assert 'region          │ 64/32' in again
+
+
+def test_inspect_tower_with_windows_and_without_boxes():
+    out = tool('inspect_tower', 'configs/trm_ml_scenes.py', '--images', 8,
+               '--dense', 'region', '--windows', 64, 32, '--split', 'train',
+               '--cfg-options', 'train_dataloader.dataset.dataset.'
+               'num_images=200')
+    assert 'region │ -' in out and 'region │ 64/32' in out
+    done = call_tool('tools/inspect_tower.py', [
+        'configs/trm_ml_scenes.py', '--dense', 'sclip', '--images', '4'])
+    assert done.status == 2
+    assert "mini cannot make the dense map 'sclip': set dense to" in done.err
+
+
 def test_inspect_tower_refuses_other_backbones():
     done = call_tool('tools/inspect_tower.py',
                      ['configs/trm_ml_resnet50_coco.py'])

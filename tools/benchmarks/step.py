@@ -171,7 +171,6 @@ def dualcoop_style(bench):
     and a negative prompt of 16 tokens per class, all 77 positions of the text
     tower, every location of the map matched with every prompt."""
     backbone = bench.backbone().train()
-    clip = backbone.text.clip
     prompt = PromptLearner(backbone.text.text_tower, backbone.text.words,
                            **PAIR).to(bench.device)
     optimizer = torch.optim.SGD(prompt.parameters(), 1e-3)
@@ -182,7 +181,8 @@ def dualcoop_style(bench):
             dense, _ = backbone.encode_image(bench.images, pooled=False)
             locations = F.normalize(dense.flatten(2).float(), dim=1)
             mark('visual')
-            text = F.normalize(plain_text(backbone.text, prompt).float(), dim=-1)
+            text = plain_text(backbone.text, prompt).float()
+            text = F.normalize(text, dim=-1)
             mark('text')
             cosine = 20 * torch.einsum('bdl,pcd->pbcl', locations, text)
             weights = cosine[0].softmax(-1)

@@ -1,7 +1,7 @@
 """What all multi-label data sets of this package share."""
 import os
 from pathlib import Path
-from typing import Callable, List, Sequence
+from typing import Callable, Dict, List, Optional, Sequence
 
 import cv2
 import numpy as np
@@ -93,6 +93,24 @@ class MultiLabelDataset(BaseDataset):
         score = self.get_data_info(idx)['gt_score']
         return np.flatnonzero(score == PRESENT).tolist()
 
+    def boxes(self, idx: int) -> Optional[Dict[int, np.ndarray]]:
+        """Boxes of one image, for measures of where something is seen.
+
+        They come from ``width``, ``height`` and ``instances`` of the entry,
+        as in MMDetection: each instance has ``bbox`` (two corners, in pixels)
+        and ``bbox_label``.
+
+        Returns:
+            Class -> ``(n, 4)``: left, top, right, bottom, as ratios of the
+            image's width and height. None: the data set knows no boxes.
+        """
+        info = super().get_data_info(idx)
+        if not {'instances', 'width', 'height'} <= info.keys():
+            return None
+        return boxes_by_class(
+            [(one['bbox_label'], one['bbox']) for one in info['instances']],
+            info['width'], info['height'])
+
     def image_folder(self) -> Path:
         return existing(self.img_prefix, 'Image folder',
                         'set data_root and data_prefix to where the images '
@@ -101,6 +119,17 @@ class MultiLabelDataset(BaseDataset):
     def root_file(self, name: str) -> Path:
         """A file given by its path relative to ``data_root``, or absolute."""
         return Path(self.data_root) / name
+
+
+def boxes_by_class(boxes: Sequence[tuple], width: float, height: float
+                   ) -> Dict[int, np.ndarray]:
+    """``(class, (left, top, right, bottom))`` in pixels -> class ->
+    ``(n, 4)`` as ratios of the image."""
+    found = {}
+    for number, box in boxes:
+        found.setdefault(number, []).append(
+            np.asarray(box, float) / [width, height, width, height])
+    return {number: np.stack(rows) for number, rows in found.items()}
 
 
 def score_of(info: dict, classes: Sequence[str]) -> np.ndarray:

@@ -1,12 +1,15 @@
 """MS-COCO as a multi-label set, read with the standard library."""
-from typing import List
+from functools import cached_property
+from typing import Dict, List, Optional
+
+import numpy as np
 
 from trm_ml_mm.labels import COCO_CLASSES
 from trm_ml_mm.registry import DATASETS
 from trm_ml_mm.utils.checks import check_choice
 from trm_ml_mm.utils.io import read_json
 
-from .base import MultiLabelDataset
+from .base import MultiLabelDataset, boxes_by_class
 
 
 @DATASETS.register_module()
@@ -86,3 +89,30 @@ class CocoMultiLabel(MultiLabelDataset):
                 gt_label=sorted(labels[image])) for image, file in files
             if self.images == 'all' or labels[image]
         ]
+
+    def boxes(self, idx: int) -> Optional[Dict[int, np.ndarray]]:
+        """See :meth:`MultiLabelDataset.boxes`. None if the file has none."""
+        if self._boxes is None:
+            return None
+        return self._boxes.get(self.get_data_info(idx)['img_id'], {})
+
+    @cached_property
+    def _boxes(self) -> Optional[Dict[int, Dict[int, np.ndarray]]]:
+        """Of each image, from the file, which is read again: a training needs
+        no boxes. None if it has none."""
+        content = read_json(self.ann_file, 'COCO annotation file')
+        index = {name: i for i, name in enumerate(self.class_names)}
+        names = {c['id']: index[c['name']] for c in content['categories']}
+        found = {}
+        try:
+            sizes = {e['id']: (e['width'], e['height'])
+                     for e in content['images']}
+            for one in content['annotations']:
+                left, top, width, height = one['bbox']
+                found.setdefault(one['image_id'], []).append(
+                    (names[one['category_id']],
+                     (left, top, left + width, top + height)))
+        except KeyError:
+            return None
+        return {image: boxes_by_class(boxes, *sizes[image])
+                for image, boxes in found.items()}

@@ -14,7 +14,6 @@ from trm_ml_mm.visualization import (
     draw_curves,
     draw_maps,
     draw_points,
-    image_attention,
 )
 
 from .plan import Job, parse_options
@@ -137,12 +136,8 @@ def draw_saliency(pixel_job: Job, region_job: Job, out: Union[str, Path],
     score = dataset.get_data_info(index)['gt_score']
     present = (score == PRESENT).nonzero()[0].tolist()
     batch = region.data_preprocessor(pseudo_collate([sample]))
-    trunk = {}
-    handle = region.backbone.visual.layer4.register_forward_hook(
-        lambda module, args, output: trunk.update(x=output))
     feats = region.backbone(batch['inputs'])
-    handle.remove()
-    whole = image_attention(region.backbone.visual, trunk['x'])
+    whole = region.backbone.image_attention(batch['inputs'])
     pixels = pixel.head.saliency(pixel.backbone(batch['inputs']))[0]
     regions = region.head.saliency(feats)[0]
     grid = feats.dense.shape[-2:]

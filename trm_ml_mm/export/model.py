@@ -9,7 +9,7 @@ from trm_ml_mm.evaluation import Calibration
 from trm_ml_mm.models import CLIPPromptBackbone
 from trm_ml_mm.models.feature_maps import map_size
 from trm_ml_mm.models.text import BakedText
-from trm_ml_mm.models.towers import FrozenModule, dense_projection
+from trm_ml_mm.models.towers import FrozenModule
 
 from .inputs import ImageInput, InputRule
 from .probabilities import Scores
@@ -121,9 +121,8 @@ def _without_text_tower(model: nn.Module) -> Optional[nn.Module]:
     if backbone.text is not None:
         backbone.text = BakedText.of(backbone.text)
     visual = _own_visual_tower(backbone, backbone.text or backbone)
-    pool = getattr(visual, 'attnpool', None)
-    if hasattr(pool, 'v_proj') and not backbone.with_pooled:
-        visual.attnpool = dense_projection(pool.float())
+    if not backbone.with_pooled:
+        backbone.image_tower.fold()
     return visual
 
 

@@ -104,15 +104,17 @@ def normalisation(cfg: Config, tower: CLIPPromptBackbone) -> dict:
 
 
 def tower_name(tower: CLIPPromptBackbone) -> str:
-    """What features depend on: the weights and the precision."""
-    return f'{tower.fingerprint} {tower.tower_dtype}'
+    """What features depend on: the weights, the precision, and the kind of
+    dense map, unless that is the family's default."""
+    return ' '.join(filter(None, (tower.fingerprint, str(tower.tower_dtype),
+                                  tower.image_tower.variant)))
 
 
 class Views(Dataset):
     """Views of a data set's images, as inputs of the tower.
 
     A view depends on (seed, content of the image, view) only: not on its
-    place in the data set, on rank, worker or interruptions.
+    position in the data set, on rank, worker or interruptions.
 
     Args:
         dataset: The data set.

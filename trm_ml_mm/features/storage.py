@@ -218,7 +218,8 @@ class FeatureCache:
             ValueError: Names what differs.
         """
         what = dict(
-            tower='another frozen tower (weights, architecture or size)',
+            tower='another frozen tower (weights, architecture, size, dense '
+            'map or windows)',
             normalisation='another normalisation of the images',
             pipeline='another pipeline',
             views='another number of views',

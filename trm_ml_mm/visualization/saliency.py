@@ -3,33 +3,11 @@ from pathlib import Path
 from typing import Dict, Optional, Sequence
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
-from torch import Tensor, nn
+from torch import Tensor
 
 from .curves import WIDTH, save
-
-
-def image_attention(visual: nn.Module, trunk: Tensor) -> Tensor:
-    """Where CLIP's attention pool looks, mean over heads.
-
-    Args:
-        visual: open_clip's ``ModifiedResNet``.
-        trunk: ``(B, width, H, W)``, the output of layer4.
-
-    Returns:
-        ``(B, L)``.
-    """
-    pool = visual.attnpool
-    x = trunk.flatten(2).permute(2, 0, 1)
-    x = torch.cat([x.mean(0, keepdim=True), x])
-    x = x + pool.positional_embedding[:, None]
-    heads = pool.num_heads
-    query = pool.q_proj(x[:1]).unflatten(-1, (heads, -1))  # 1 B h d
-    keys = pool.k_proj(x).unflatten(-1, (heads, -1))  # 1+L B h d
-    logits = (query * keys).sum(-1) / keys.shape[-1]**0.5
-    return logits.softmax(0)[1:].mean(-1).T
 
 
 def draw_maps(image: np.ndarray, names: Sequence[str],

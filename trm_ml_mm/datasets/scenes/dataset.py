@@ -3,7 +3,7 @@
 With it the whole method runs on a fresh machine, without a GPU or a download,
 and methods can be compared within minutes.
 """
-from typing import List
+from typing import Dict, List
 
 import numpy as np
 from mmcv.transforms import BaseTransform
@@ -11,8 +11,8 @@ from mmcv.transforms import BaseTransform
 from trm_ml_mm.labels.names import scene_classes
 from trm_ml_mm.registry import DATASETS, TRANSFORMS
 
-from ..base import MultiLabelDataset
-from .world import SPLITS, draw, scene_labels
+from ..base import MultiLabelDataset, boxes_by_class
+from .world import SPLITS, draw, scene_boxes, scene_labels
 
 
 @DATASETS.register_module()
@@ -73,6 +73,14 @@ class Scenes(MultiLabelDataset):
             for entry in data:
                 entry['img'] = draw(entry['scene'])
         return data
+
+    def boxes(self, idx: int) -> Dict[int, np.ndarray]:
+        """See :meth:`MultiLabelDataset.boxes`."""
+        names = {name: c for c, name in enumerate(self.class_names)}
+        where = self.scene_set, self.split, idx, self.size
+        return boxes_by_class(
+            [(names[name], box) for name, box in scene_boxes(*where)
+             if name in names], self.size, self.size)
 
 
 @TRANSFORMS.register_module()

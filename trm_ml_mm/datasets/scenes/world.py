@@ -112,6 +112,20 @@ def scene_labels(scene_set: int, split: str, count: int,
     return tuple(rows)
 
 
+def scene_boxes(scene_set: int, split: str, index: int, size: int
+                ) -> List[Tuple[str, Tuple[int, int, int, int]]]:
+    """Name and box (left, top, right, bottom) in pixels of every object of a
+    scene, as if nothing hid it."""
+    found = []
+    _, objects = compose_scene(scene_set, split, index, size)
+    for one in objects:
+        rows, columns = np.nonzero(object_mask(one, size) > 127)
+        if len(rows):
+            found.append((one.name, (columns.min(), rows.min(),
+                                     columns.max() + 1, rows.max() + 1)))
+    return found
+
+
 def draw(scene: Tuple[int, str, int, int]) -> np.ndarray:
     """The image of (scene set, split, index, size), in BGR."""
     *_, size = scene

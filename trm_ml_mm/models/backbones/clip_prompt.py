@@ -10,7 +10,14 @@ from torch import Tensor, nn
 from trm_ml_mm.registry import MODELS
 from trm_ml_mm.utils.mmengine_private import skip_init
 
-from ..towers import FrozenModule, image_tower, load_clip, unpack_rows
+from ..towers import (
+    FrozenModule,
+    WindowedTower,
+    check_windows,
+    image_tower,
+    load_clip,
+    unpack_rows,
+)
 
 
 class CLIPFeatures(tuple):
@@ -79,6 +86,14 @@ class CLIPPromptBackbone(BaseModule):
         align: Centre the joint space, and adapt the head's scales to its
             spread; see :mod:`~trm_ml_mm.models.alignment`.
         pooled: Also compute CLIP's own image embedding.
+        dense: How the dense map is made from the same weights: 'value',
+            'heads', 'sclip', 'clearclip', 'naclip' or 'region', as far as the
+            tower has them; None: the default of its family. What each does:
+            docs/towers.md, "Better dense maps".
+        windows: ``dict(size=224, stride=112)``: build the tower for images of
+            ``size`` and show it larger ones in windows; see
+            :class:`~trm_ml_mm.models.towers.WindowedTower`. None: show it
+            whole images.
         feature_grid: Height and width of a cached dense map. Inputs are then
             cached features ``(B, 1 + L, D)``, see
             :mod:`~trm_ml_mm.models.towers.layout`.
@@ -95,7 +110,8 @@ class CLIPPromptBackbone(BaseModule):
     Calling it on ``(B, 3, H, W)`` images gives :class:`CLIPFeatures`.
 
     Raises:
-        ValueError: See :func:`~trm_ml_mm.models.towers.load_clip`; or if a
+        ValueError: See :func:`~trm_ml_mm.models.towers.load_clip`; if the
+            tower cannot make the dense map, or windows do not fit; or if a
             ViT gets images of another size than it was built for.
     """
 
@@ -109,6 +125,8 @@ class CLIPPromptBackbone(BaseModule):
                  text_residual: float = 0.,
                  align: bool = False,
                  pooled: bool = False,
+                 dense: Optional[str] = None,
+                 windows: Optional[dict] = None,
                  feature_grid: Optional[Sequence[int]] = None,
                  quick_gelu: Optional[bool] = None,
                  tower_dtype: str = 'float32',
@@ -121,10 +139,14 @@ class CLIPPromptBackbone(BaseModule):
             raise ValueError(
                 "tower_dtype is 'float32', or 'bfloat16' or 'float16' for a "
                 f'frozen tower, got {tower_dtype!r}.')
+        if windows is not None:
+            check_windows(windows)
+            image_size = windows['size']
         loaded = load_clip(arch, weights, image_size, quick_gelu)
         self.tower_dtype = getattr(torch, tower_dtype)
         loaded.model.visual.to(self.tower_dtype)
         self.arch = arch
+        self.dense, self.windows = dense, windows
         self.frozen = frozen
         self.fingerprint = loaded.fingerprint
         self.mean, self.std = loaded.mean, loaded.std
@@ -150,9 +172,16 @@ class CLIPPromptBackbone(BaseModule):
         self.set_encoder(compile)
 
     def set_encoder(self, compile: bool) -> None:
-        """Run the visual tower as it is, or through ``torch.compile``."""
-        encode = image_tower(self.visual, self.arch)
-        self._encode = torch.compile(encode) if compile else encode
+        """Run the visual tower as it is, or through ``torch.compile``.
+
+        To be called again after :attr:`visual`, ``dense`` or ``windows``
+        became another one.
+        """
+        tower = image_tower(self.visual, self.arch, self.dense)
+        if self.windows is not None:
+            tower = WindowedTower(tower, **self.windows)
+        self.image_tower = tower
+        self._encode = torch.compile(tower) if compile else tower
 
     @property
     def class_names(self) -> Optional[Tuple[str, ...]]:
@@ -191,6 +220,16 @@ class CLIPPromptBackbone(BaseModule):
                 dense = dense.float()
                 pooled = None if pooled is None else pooled.float()
         return dense, pooled
+
+    @torch.no_grad()
+    def image_attention(self, x: Tensor) -> Tensor:
+        """Where the tower's own pooling looks: ``(B, 3, H, W)`` ->
+        ``(B, L)``.
+
+        Raises:
+            ValueError: If it does not pool by attention, or sees windows.
+        """
+        return self.image_tower.attention(x.to(self.tower_dtype)).float()
 
     def train(self, mode: bool = True):
         """Keep BatchNorm of a learned tower in eval mode: its statistics would

@@ -18,5 +18,6 @@ class FrozenModule:
         self.module = module.eval().requires_grad_(False)
 
     def __deepcopy__(self, memo):
-        memo.update({id(part): part for part in self.module.modules()})
+        # A view of a part of it, copied with its owner, shows the same part.
+        memo.update((id(part), part) for part in self.module.modules())
         return self
