@@ -10,8 +10,10 @@ if find_spec('mmcv') is None:
 
 # After the check of mmcv, without which mmengine fails with another message.
 from .utils.mmengine_private import name_package  # noqa: E402
+from .utils.multimodal import leave_out_multimodal  # noqa: E402
 from .utils.package import package_config  # noqa: E402
 
+leave_out_multimodal()
 name_package('trm_ml_mm', package_config)
 
 __all__ = ['__version__']

@@ -151,7 +151,8 @@ def fill_tower(cfg: Config) -> None:
             with suppress(FileNotFoundError):  # the tower says it, if built
                 options['weights'] = default_weights(options['arch'])
     backbone = model.get('backbone') or {}
-    if not has_prompts(backbone) or not backbone.get('arch'):
+    if not has_prompts(backbone) or not backbone.get('arch') or (
+            backbone.get('windows')):  # these see images of any size
         return
     built, given = built_size(backbone['arch']), backbone.get('image_size')
     size = given or built or pipeline_size(cfg)

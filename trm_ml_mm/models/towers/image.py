@@ -71,7 +71,8 @@ class ImageTower:
     @property
     def image_size(self) -> Tuple[int, int]:
         """Height and width in pixels that the weights were trained with."""
-        return tuple(self.visual.image_size)
+        size = self.visual.image_size
+        return (size, size) if isinstance(size, int) else tuple(size)
 
     def check_size(self, x: Tensor) -> None:
         """Refuse images of another size than the tower takes.

@@ -34,8 +34,12 @@ def load_tokenizer(arch: str) -> Callable:
     if arch in MINI_CLIPS:
         return open_clip.SimpleTokenizer(
             context_length=MINI_CLIP_CONFIG['text_cfg']['context_length'])
+    text = open_clip.get_model_config(arch)['text_cfg']
+    # The config of a folder could ask for a program in it.
+    safe = dict(trust_remote_code=False) if (
+        text.get('hf_tokenizer_name')) else {}
     try:
-        return open_clip.get_tokenizer(arch)
+        return open_clip.get_tokenizer(arch, **safe)
     except ImportError as error:
         raise ImportError(needs_transformers(arch)) from error
     except (OSError, ValueError) as error:  # no internet, or no such files
