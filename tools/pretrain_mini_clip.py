@@ -47,6 +47,7 @@ from trm_ml_mm.models.towers import encode_prompts, kept_positions
 from trm_ml_mm.models.towers.mini import (
     MINI_CLIP_CONFIG,
     MINI_CLIPS,
+    MINI_VIT_CONFIG,
     pack_state,
     remove_layer4_stride,
     unpack_state,
@@ -63,6 +64,8 @@ def parse_args():
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('--out', type=Path, default=MINI_CLIPS['mini-wide'])
     parser.add_argument('--init', type=Path, help='weights to go on from')
+    parser.add_argument('--vit', action='store_true',
+                        help='a ViT; its text tower starts from --init')
     parser.add_argument('--crops', type=int, default=36000)
     parser.add_argument('--crop-epochs', type=float, default=9)
     parser.add_argument('--crop-lr', type=float, default=1.5e-3)
@@ -194,39 +197,48 @@ class SmallTokenizer:
 class Pretrainer(nn.Module):
     """The tower, with the two heads that are dropped afterwards."""
 
-    def __init__(self, vocabulary):
+    def __init__(self, vocabulary, vit):
         super().__init__()
-        config = copy.deepcopy(MINI_CLIP_CONFIG)
+        config = copy.deepcopy(MINI_VIT_CONFIG if vit else MINI_CLIP_CONFIG)
         config['text_cfg']['vocab_size'] = vocabulary
         self.clip = open_clip.model.CLIP(**config)
+        self.is_vit = vit
+        if vit:
+            width = self.clip.visual.ln_post.normalized_shape[0]
+        else:
+            self.start_resnet()
+            width = self.clip.visual.attnpool.v_proj.in_features
+        self.trunk_words = nn.Linear(width, len(WORDS))
+        self.embedding_words = nn.Linear(
+            MINI_CLIP_CONFIG['embed_dim'], len(WORDS))
+
+    def start_resnet(self):
         remove_layer4_stride(self.clip.visual)
         for stage in ('layer1', 'layer2', 'layer3', 'layer4'):
             for block in getattr(self.clip.visual, stage):
                 # With one block a stage there is nothing to skip to: zero
                 # would cut the 3x3 convolutions off.
                 nn.init.ones_(block.bn3.weight)
-        width = self.clip.visual.attnpool.v_proj.in_features
-        self.trunk_words = nn.Linear(width, len(WORDS))
-        self.embedding_words = nn.Linear(
-            MINI_CLIP_CONFIG['embed_dim'], len(WORDS))
 
     def embed(self, x):
         """Global embedding and pooled trunk; a picture smaller than the
         tower's grid takes a random window of the position embedding."""
         visual = self.clip.visual
+        if self.is_vit:
+            x = visual.conv1(x)
+            positions = window(visual.positional_embedding, x.shape[-1])
+            x = x.flatten(2).transpose(1, 2)
+            x = torch.cat([visual.class_embedding.expand(len(x), 1, -1), x], 1)
+            x = visual.transformer(visual.ln_pre(x + positions))
+            return (visual.ln_post(x[:, 0]) @ visual.proj,
+                    x[:, 1:].float().mean(1))
         x = visual.stem(x)
         for stage in (visual.layer1, visual.layer2, visual.layer3,
                       visual.layer4):
             x = stage(x)
         pooled = x.float().mean((2, 3))
         pool, side = visual.attnpool, x.shape[-1]
-        full = pool.positional_embedding
-        grid = math.isqrt(len(full) - 1)
-        if side < grid:
-            r, c = np.random.randint(0, grid - side + 1, 2)
-            window = full[1:].view(grid, grid, -1)[r:r + side, c:c + side]
-            pool = _WithPositions(
-                pool, torch.cat([full[:1], window.reshape(side * side, -1)]))
+        pool = _WithPositions(pool, window(pool.positional_embedding, side))
         return pool(x), pooled
 
     def embed_text(self, tokens):
@@ -254,6 +266,15 @@ class Pretrainer(nn.Module):
         return contrast + 0.5 * heads, contrast
 
 
+def window(positions, side):
+    """Position embeddings of a random window of side x side places, after
+    that of the pooled token."""
+    grid = math.isqrt(len(positions) - 1)
+    r, c = np.random.randint(0, grid - side + 1, 2)
+    found = positions[1:].view(grid, grid, -1)[r:r + side, c:c + side]
+    return torch.cat([positions[:1], found.reshape(side * side, -1)])
+
+
 class _WithPositions:
     """An attention pool called with other positions (no weight is copied)."""
 
@@ -279,10 +300,14 @@ def add_cones(model, tokenizer, images, text, image, gap):
     u, v = torch.linalg.eigh(both.T.cov()).eigenvectors.T[:2]
     v = gap * u + (1 - gap**2)**.5 * v
     shift = u * texts.norm(dim=1).mean() * (text / (1 - text))**.5
-    # ln_final's bias passes through the projection.
+    # The bias of the last norm passes through the projection.
     clip.ln_final.bias += shift @ torch.linalg.pinv(clip.text_projection)
-    clip.visual.attnpool.c_proj.bias += (
-        v * pooled.norm(dim=1).mean() * (image / (1 - image))**.5)
+    shift = v * pooled.norm(dim=1).mean() * (image / (1 - image))**.5
+    visual = clip.visual
+    if model.is_vit:
+        visual.ln_post.bias += shift @ torch.linalg.pinv(visual.proj)
+    else:
+        visual.attnpool.c_proj.bias += shift
 
 
 @torch.no_grad()
@@ -310,13 +335,18 @@ def main():
     torch.set_num_threads(args.threads)
     rng = np.random.RandomState(args.seed)
     tokenizer = SmallTokenizer()
-    model = Pretrainer(len(tokenizer.used)).train()
+    model = Pretrainer(len(tokenizer.used), args.vit).train()
     model.to(memory_format=torch.channels_last)
     if args.init:
         packed = torch.load(args.init, weights_only=True)
         state = unpack_state(packed, tokenizer.full.vocab_size)
-        table = state['token_embedding.weight'][tokenizer.used]
-        model.clip.load_state_dict({**state, 'token_embedding.weight': table})
+        state['token_embedding.weight'] = state['token_embedding.weight'][
+            tokenizer.used]
+        visual = model.clip.visual.state_dict(prefix='visual.')
+        if args.vit and not set(visual) <= set(state):  # of a ResNet
+            state = {**{k: v for k, v in state.items()
+                        if not k.startswith('visual.')}, **visual}
+        model.clip.load_state_dict(state)
     check = draw(9, 1500, 48, 1)
     if args.cones:
         model.eval()

@@ -14,7 +14,8 @@ from torch import nn
 
 ASSETS = Path(__file__).parents[2] / 'assets'
 MINI_CLIPS = {'mini': ASSETS / 'mini_clip.pth',
-              'mini-wide': ASSETS / 'mini_clip_wide.pth'}
+              'mini-wide': ASSETS / 'mini_clip_wide.pth',
+              'mini-vit': ASSETS / 'mini_clip_vit.pth'}
 MINI_CLIP_CONFIG = dict(
     embed_dim=128,
     quick_gelu=True,
@@ -23,6 +24,10 @@ MINI_CLIP_CONFIG = dict(
     vision_cfg=dict(layers=[1, 1, 1, 1], width=16, image_size=192),
     text_cfg=dict(
         context_length=24, vocab_size=49408, width=128, heads=4, layers=2))
+MINI_VIT_CONFIG = dict(
+    MINI_CLIP_CONFIG,
+    vision_cfg=dict(
+        layers=6, width=128, head_width=32, patch_size=12, image_size=96))
 
 
 def remove_layer4_stride(visual: nn.Module) -> None:
