@@ -17,6 +17,7 @@ from trm_ml_mm.features import CacheFiller
 from trm_ml_mm.features.fill import build_tower
 from trm_ml_mm.models import CLIPPromptBackbone, load_clip
 from trm_ml_mm.models.towers import default_weights, save_random_weights
+from trm_ml_mm.models.towers.mini import MINI_CLIPS
 
 COCO = str(ROOT / 'configs/trm_ml_coco.py')
 TEXT = dict(context_length=77, vocab_size=49408, width=32, heads=2, layers=1)
@@ -171,6 +172,21 @@ def test_weights_that_do_not_exist_are_a_sentence(vit):
             default_weights(name)
         with pytest.raises(ValueError, match='knows no architecture'):
             load_config(COCO, {'model.backbone.arch': name})
+
+
+def test_windows_leave_the_pipelines_at_their_size():
+    cfg = load_config(COCO, {
+        'model.backbone.arch': 'ViT-B-16',
+        'model.backbone.windows': dict(size=224, stride=112)})
+    assert sizes(cfg) == [None, 448, (448, 448), (448, 448)]
+
+
+def test_the_built_in_vit(tmp_path):
+    cfg = load_config('trm_ml_scenes', dict(arch='mini-vit'))
+    assert cfg.model.backbone.image_size == 96
+    assert MINI_CLIPS['mini-vit'].stat().st_size < 4e6
+    backbone = CLIPPromptBackbone('mini-vit', None, 'scenes').eval()
+    assert backbone(torch.zeros(1, 3, 96, 96)).dense.shape == (1, 128, 8, 8)
 
 
 def test_a_mini_clip_has_its_own_weights():

@@ -25,7 +25,8 @@ from .elsewhere import ELSEWHERE, config_elsewhere, own_weights
 from .mini import (
     MINI_CLIP_CONFIG,
     MINI_CLIPS,
-    remove_layer4_stride,
+    MINI_VIT_CONFIG,
+    build_mini,
     unpack_state,
 )
 from .text import text_part
@@ -55,8 +56,8 @@ def load_clip(arch: str,
 
     Args:
         arch: open_clip's name ('RN50', 'RN101', 'RN50x4', 'ViT-B-32',
-            'ViT-B-16', 'ViT-L-14', ...); 'mini' or 'mini-wide' for one that
-            ships with this package; 'local-dir:FOLDER' for a folder as
+            'ViT-B-16', 'ViT-L-14', ...); 'mini', 'mini-wide' or 'mini-vit' for one
+            that ships with this package; 'local-dir:FOLDER' for a folder as
             open_clip saves one, or 'hf-hub:NAME' for one on the Hugging Face
             hub.
         weights: An open_clip tag such as 'openai'; 'default', see
@@ -180,8 +181,7 @@ def _load_mini(arch: str, weights: Optional[str]) -> LoadedCLIP:
         raise FileNotFoundError(
             f'mini CLIP weights {path} do not exist; leave weights=None for '
             'those that ship with trm_ml_mm.')
-    model = open_clip.model.CLIP(**MINI_CLIP_CONFIG)
-    remove_layer4_stride(model.visual)
+    model = build_mini(arch)
     packed, _ = read_state_dict(str(path), 'RN50')
     if 'token_embedding.rows' not in packed:
         raise ValueError(f'{path} does not hold mini CLIP weights; use those '
@@ -262,6 +262,8 @@ def built_size(arch: str) -> Optional[int]:
     Raises:
         ValueError: If open_clip does not know the architecture.
     """
+    if arch == 'mini-vit':
+        return MINI_VIT_CONFIG['vision_cfg']['image_size']
     if arch in MINI_CLIPS:
         return None
     vision = _arch_config(arch)['vision_cfg']
@@ -304,7 +306,7 @@ def _arch_config(arch: str) -> dict:
         raise ValueError(
             f'open_clip knows no architecture {arch!r}; {hint}'
             'open_clip.list_models() has all names, such as RN101 or '
-            f'ViT-B-16; {" and ".join(MINI_CLIPS)} ship with trm_ml_mm; '
+            f'ViT-B-16; {", ".join(MINI_CLIPS)} ship with trm_ml_mm; '
             "'local-dir:FOLDER' and 'hf-hub:NAME' are towers from elsewhere.")
     return config
 

@@ -1,14 +1,16 @@
-"""Two CLIPs of 1.8 million values, for machines without a GPU or a download.
+"""CLIPs of 1.8 million values, for machines without a GPU or a download.
 
 They have the classes of the real one (open_clip's ``CLIP`` with a
-``ModifiedResNet``), but are small. ``tools/pretrain_mini_clip.py`` trains their
-weights on rendered scenes and their captions; they are in
+``ModifiedResNet`` or a ViT), but are small. ``tools/pretrain_mini_clip.py``
+trains their weights on rendered scenes and their captions; they are in
 ``trm_ml_mm/assets``. 'mini' has the narrow joint space of a real CLIP;
-'mini-wide', which it was made from, a wide one.
+'mini-wide', which it was made from, a wide one, and so has 'mini-vit'.
 """
+from copy import deepcopy
 from pathlib import Path
-from typing import Dict
+from typing import Dict, Optional
 
+import open_clip
 import torch
 from torch import nn
 
@@ -28,6 +30,23 @@ MINI_VIT_CONFIG = dict(
     MINI_CLIP_CONFIG,
     vision_cfg=dict(
         layers=6, width=128, head_width=32, patch_size=12, image_size=96))
+
+
+def build_mini(arch: str, vocab_size: Optional[int] = None) -> nn.Module:
+    """One of them with random values.
+
+    Args:
+        arch: One of :data:`MINI_CLIPS`.
+        vocab_size: Number of tokens; None: all of CLIP's.
+    """
+    config = deepcopy(MINI_VIT_CONFIG if arch == 'mini-vit' else
+                      MINI_CLIP_CONFIG)
+    if vocab_size is not None:
+        config['text_cfg']['vocab_size'] = vocab_size
+    model = open_clip.model.CLIP(**config)
+    if arch != 'mini-vit':
+        remove_layer4_stride(model.visual)
+    return model
 
 
 def remove_layer4_stride(visual: nn.Module) -> None:
