@@ -15,6 +15,7 @@ its own.
 """
 import argparse
 import collections
+import ctypes
 import json
 import subprocess
 import sys
@@ -90,8 +91,8 @@ def differences(arch: str):
 
 @torch.no_grad()
 def peak_memory(arch: str) -> float:
-    """MB that the dense map of one image needs beyond the weights. Needs
-    Linux on a CPU."""
+    """MB that the dense map of one image needs beyond the weights. On a CPU
+    it needs Linux with glibc."""
     device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     visual = open_clip.create_model(arch, device=device).eval().visual
     tower = image_tower(visual, arch)
@@ -108,6 +109,8 @@ def peak_memory(arch: str) -> float:
             return next(int(line.split()[1]) for line in file
                         if line.startswith(name))
 
+    # What building it has freed would be used again, and not be seen.
+    ctypes.CDLL(None).malloc_trim(0)
     with open('/proc/self/clear_refs', 'w') as file:
         file.write('5')  # reset the peak
     before = kilobytes('VmRSS')
