@@ -6,9 +6,11 @@
 #   --cfg-options workers=0
 _base_ = 'trm_ml_csv.py'
 
-arch = 'RN50'
 image_size = 224
 workers = 'fit'
+
+# In full: a shorthand would win over the arch of a config that builds on this.
+model = dict(backbone=dict(arch='RN50'))
 
 train_dataloader = dict(batch_size=16)
 val_dataloader = dict(batch_size=32)

@@ -107,6 +107,13 @@ def test_a_given_size_wins(tmp_path, arch):
     assert sizes(small) == all_of(224)
 
 
+def test_a_config_on_the_small_one_may_have_another_tower(tmp_path):
+    small = str(ROOT / 'configs/trm_ml_csv_small.py')
+    for text in ("arch = 'RN101'", "model = dict(backbone=dict(arch='RN101'))"):
+        cfg = load_config(child(tmp_path, text, small))
+        assert cfg.model.backbone.arch == 'RN101' and sizes(cfg) == all_of(224)
+
+
 def test_pipelines_follow_a_size_of_the_backbone_where_it_must_fit(tmp_path):
     text = 'model = dict(backbone=dict(arch={!r}, image_size=320))'
     assert sizes(load_config(child(tmp_path, text.format('ViT-B-16')))

@@ -124,8 +124,8 @@ def differences(arch: str):
 
 @torch.no_grad()
 def peak_memory(arch: str) -> float:
-    """MB that the dense map of one image needs beyond the weights. Needs
-    Linux on a CPU."""
+    """MB that the dense map of one image needs beyond the weights. On a CPU
+    it needs Linux with glibc."""
     device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     visual = open_clip.create_model(arch, device=device).eval().visual
     tower = image_tower(visual, arch)
