@@ -51,7 +51,7 @@ def load_tokenizer(arch: str) -> Callable:
 
 def needs_transformers(arch: str) -> str:
     """What to do without Hugging Face's library."""
-    return (f'{arch} reads text by Hugging Face\'s transformers, which is not '
+    return (f"{arch} reads text by Hugging Face's transformers, which is not "
             'installed: pip install "trm_ml_mm[hf]", or take an architecture '
             'with CLIP\'s own tokenizer, such as ViT-B-16, convnext_base_w, '
             'EVA02-B-16 or MobileCLIP2-S2.')
