@@ -6,6 +6,7 @@ import pytest
 from trm_ml_mm.datasets import (
     COCO_CLASSES,
     CocoMultiLabel,
+    JSONMultiLabel,
     PartialLabelDataset,
     class_names,
     label_matrix,
@@ -129,3 +130,32 @@ def test_prompt_names():
     assert prompt_name('diningtable') == 'dining table'
     assert prompt_name('hair_drier') == 'hair drier'
     assert prompt_name('cat', {'cat': 'house cat'}) == 'house cat'
+
+
+def test_boxes_are_read_when_they_are_asked_for(tree):
+    assert coco(tree).boxes(0) is None  # this file has none
+    content = json.loads((tree / 'ann.json').read_text())
+    for entry in content['images']:
+        entry.update(width=200, height=100)
+    for number, entry in enumerate(content['annotations']):
+        entry.update(bbox=[20 * number, 10, 50, 20])
+    (tree / 'ann.json').write_text(json.dumps(content))
+    data = coco(tree)
+    found = data.boxes(0)
+    assert found.keys() == {0, 79}
+    assert np.allclose(found[79], [[0, .1, .25, .3], [.1, .1, .35, .3]])
+    assert np.allclose(found[0], [[.2, .1, .45, .3]])
+    assert data.boxes(1).keys() == {0} and data.boxes(2) == {}
+
+
+def test_boxes_of_any_data_set_that_has_instances(tmp_path):
+    for name in ('a.jpg', 'b.jpg'):
+        (tmp_path / name).touch()
+    entry = dict(img_path='a.jpg', gt_label=[1], width=10, height=20,
+                 instances=[dict(bbox=[1, 2, 5, 10], bbox_label=1)])
+    (tmp_path / 'labels.json').write_text(json.dumps(dict(
+        metainfo=dict(classes=['cat', 'dog']),
+        data_list=[entry, dict(img_path='b.jpg', gt_label=[0])])))
+    data = JSONMultiLabel('labels.json', data_root=str(tmp_path))
+    assert np.allclose(data.boxes(0)[1], [[.1, .1, .5, .5]])
+    assert data.boxes(1) is None

@@ -77,3 +77,18 @@ def test_bad_arguments_are_refused():
         Scenes('dev')
     with pytest.raises(ValueError, match='num_images'):
         Scenes(num_images=0)
+
+
+def test_boxes_hold_their_objects():
+    data = Scenes('val', 12)
+    for index in range(12):
+        boxes = data.boxes(index)
+        assert set(data.get_cat_ids(index)) <= boxes.keys()
+        _, objects = compose_scene(0, 'val', index, 96)
+        for obj in objects:
+            if obj.name in data.class_names:
+                rows, columns = np.nonzero(object_mask(obj, 96) > 127)
+                edges = [columns.min(), rows.min(), columns.max() + 1,
+                         rows.max() + 1]
+                found = boxes[data.class_names.index(obj.name)]
+                assert np.isclose(found, np.array(edges) / 96).all(1).any()

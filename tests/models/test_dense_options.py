@@ -16,6 +16,7 @@ from trm_ml_mm.engine.description import describe
 from trm_ml_mm.features import CacheFiller, use_cache
 from trm_ml_mm.features.fill import tower_name
 from trm_ml_mm.models import CLIPPromptBackbone
+from trm_ml_mm.models.dense_scores import score_dense_map
 from trm_ml_mm.models.towers import (
     gaussian_window,
     image_tower,
@@ -459,6 +460,28 @@ def test_half_precision_makes_nearly_the_same_maps(build):
         assert F.cosine_similarity(
             whole.encode_image(x)[0].flatten(1),
             half.encode_image(x)[0].flatten(1)) > .99
+
+
+def test_scores_of_a_map_are_a_loop_over_labels():
+    dense, text = torch.randn(3, 8, 2, 4), F.normalize(torch.randn(2, 8), dim=1)
+    targets = torch.tensor([[1, 0], [1, 1], [1, -1]])
+    boxes = [{0: [[0., 0, .5, .5], [.9, .9, 1, 1]]},
+             {0: [[.5, 0, 1, 1]], 1: [[0, .5, 1, 1]]}, None]
+    found = score_dense_map(dense, text, targets, boxes)
+    hits, chance = [], []
+    for i, c in ((0, 0), (1, 0), (1, 1)):
+        cosines = F.cosine_similarity(dense[i], text[c][:, None, None], 0)
+        row, column = divmod(cosines.argmax().item(), 4)
+        inside = [[any(left <= (x + .5) / 4 < right and
+                       top <= (y + .5) / 2 < bottom
+                       for left, top, right, bottom in boxes[i][c])
+                   for x in range(4)] for y in range(2)]
+        hits.append(inside[row][column])
+        chance.append(sum(map(sum, inside)) / 8)
+        assert found.best[i, c].item() == pytest.approx(
+            cosines.max().item(), abs=1e-6)
+    assert found.hits.tolist() == hits
+    assert found.chance.tolist() == pytest.approx(chance)
 
 
 # Windows
