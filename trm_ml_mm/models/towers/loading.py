@@ -30,7 +30,7 @@ from .mini import (
     unpack_state,
 )
 from .text import text_part
-from .tokens import needs_transformers
+from .tokens import refuse_without_transformers
 from .weights_file import fit, load_checked, read_state_dict
 
 DEFAULT = 'default'  # weights: see default_weights
@@ -320,7 +320,7 @@ def check_transformers(arch: str, config: dict) -> None:
     """
     if config['text_cfg'].get('hf_model_name') and (
             find_spec('transformers') is None):
-        raise ImportError(needs_transformers(arch))
+        refuse_without_transformers(arch)
 
 
 def save_random_weights(arch: str, path: str, seed: int = 0) -> None:
