@@ -56,8 +56,8 @@ def load_clip(arch: str,
 
     Args:
         arch: open_clip's name ('RN50', 'RN101', 'RN50x4', 'ViT-B-32',
-            'ViT-B-16', 'ViT-L-14', ...); 'mini', 'mini-wide' or 'mini-vit' for one
-            that ships with this package; 'local-dir:FOLDER' for a folder as
+            'ViT-B-16', 'ViT-L-14', ...); 'mini', 'mini-wide' or 'mini-vit',
+            which ship with this package; 'local-dir:FOLDER' for a folder as
             open_clip saves one, or 'hf-hub:NAME' for one on the Hugging Face
             hub.
         weights: An open_clip tag such as 'openai'; 'default', see
