@@ -296,7 +296,7 @@ def test_entries_that_something_uses_are_accepted(options):
     ({'image_size': 0}, 'image_size must be a positive integer'),
     ({'train_dataloader.batch_size': 0}, 'batch_size must be a positive'),
     ({'arch': 'RN500'}, 'no architecture .*did you mean RN50'),
-    ({'arch': 'mini-wid'}, 'did you mean mini-wide.*mini, mini-wide, mini-vit ship'),
+    ({'arch': 'mini-wid'}, 'did you mean mini-wide.*mini-wide, mini-vit ship'),
 ])
 def test_values_that_make_no_sense_are_refused(options, message):
     with pytest.raises(ValueError, match=message):

@@ -30,7 +30,7 @@ from .mini import (
     unpack_state,
 )
 from .text import text_part
-from .tokens import needs_transformers
+from .tokens import refuse_without_transformers
 from .weights_file import fit, load_checked, read_state_dict
 
 DEFAULT = 'default'  # weights: see default_weights
@@ -56,8 +56,8 @@ def load_clip(arch: str,
 
     Args:
         arch: open_clip's name ('RN50', 'RN101', 'RN50x4', 'ViT-B-32',
-            'ViT-B-16', 'ViT-L-14', ...); 'mini', 'mini-wide' or 'mini-vit' for one
-            that ships with this package; 'local-dir:FOLDER' for a folder as
+            'ViT-B-16', 'ViT-L-14', ...); 'mini', 'mini-wide' or 'mini-vit',
+            which ship with this package; 'local-dir:FOLDER' for a folder as
             open_clip saves one, or 'hf-hub:NAME' for one on the Hugging Face
             hub.
         weights: An open_clip tag such as 'openai'; 'default', see
@@ -320,7 +320,7 @@ def check_transformers(arch: str, config: dict) -> None:
     """
     if config['text_cfg'].get('hf_model_name') and (
             find_spec('transformers') is None):
-        raise ImportError(needs_transformers(arch))
+        refuse_without_transformers(arch)
 
 
 def save_random_weights(arch: str, path: str, seed: int = 0) -> None:

@@ -4,7 +4,15 @@ A tokenizer here is one of open_clip's: it takes texts and a length, and gives
 ids of that length, padded.
 """
 from functools import cache
-from typing import Callable, NamedTuple, Optional, Sequence, Set, Union
+from typing import (
+    Callable,
+    NamedTuple,
+    NoReturn,
+    Optional,
+    Sequence,
+    Set,
+    Union,
+)
 
 import open_clip
 import torch
@@ -40,8 +48,8 @@ def load_tokenizer(arch: str) -> Callable:
         text.get('hf_tokenizer_name')) else {}
     try:
         return open_clip.get_tokenizer(arch, **safe)
-    except ImportError as error:
-        raise ImportError(needs_transformers(arch)) from error
+    except ImportError:
+        refuse_without_transformers(arch)
     except (OSError, ValueError) as error:  # no internet, or no such files
         raise FileNotFoundError(
             f'The tokenizer of {arch} cannot be loaded. {error} Without '
@@ -49,12 +57,17 @@ def load_tokenizer(arch: str) -> Callable:
             "arch='local-dir:FOLDER'.") from error
 
 
-def needs_transformers(arch: str) -> str:
-    """What to do without Hugging Face's library."""
-    return (f"{arch} reads text by Hugging Face's transformers, which is not "
-            'installed: pip install "trm_ml_mm[hf]", or take an architecture '
-            'with CLIP\'s own tokenizer, such as ViT-B-16, convnext_base_w, '
-            'EVA02-B-16 or MobileCLIP2-S2.')
+def refuse_without_transformers(arch: str) -> NoReturn:
+    """Say what to do without Hugging Face's library.
+
+    Raises:
+        ImportError: Always.
+    """
+    raise ImportError(
+        f"{arch} reads text by Hugging Face's transformers, which is not "
+        'installed: pip install "trm_ml_mm[hf]", or take an architecture with '
+        "CLIP's own tokenizer, such as ViT-B-16, convnext_base_w, EVA02-B-16 "
+        'or MobileCLIP2-S2.')
 
 
 def tokenize_prompts(tokenizer: Callable, context_length: int,
