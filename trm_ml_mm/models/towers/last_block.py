@@ -45,7 +45,9 @@ def attend(option: str, query: Tensor, key: Tensor, value: Tensor,
 
     Args:
         option: One of :data:`BLOCK_OPTIONS`.
-        query, key, value: ``(B, h, L, d)`` each.
+        query: ``(B, h, L, d)``.
+        key: ``(B, h, L, d)``.
+        value: ``(B, h, L, d)``.
         grid: H and W.
         std: Of the window of 'naclip', in locations.
 
