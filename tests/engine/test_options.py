@@ -310,11 +310,11 @@ def test_words_keep_their_spaces():
     options = parse_options(['a.b=a photo of a', "c='two words'", 'd=5e-4',
                              'e=[1, 2]', 'f=None', 'g=(x y, z)',
                              'h=/my photos (2)/a', 'i=[(1, 2), [a, b c]]',
-                             'j=1,2'])
+                             'j=1,2', 'k=dict(size=2, stride=1)'])
     assert options == {'a.b': 'a photo of a', 'c': 'two words', 'd': 5e-4,
                        'e': [1, 2], 'f': None, 'g': ('x y', 'z'),
                        'h': '/my photos (2)/a', 'i': [(1, 2), ['a', 'b c']],
-                       'j': [1, 2]}
+                       'j': [1, 2], 'k': 'dict(size=2, stride=1)'}
 
 
 # MMEngine's own Runner

@@ -527,6 +527,7 @@ def test_windows_are_a_loop_over_windows(build, family, dense, size, stride,
 
 
 @pytest.mark.parametrize('windows, image, message', [
+    ('dict(size=64, stride=32)', 128, 'In a command, set model.backbone.win'),
     (dict(size=64), 128, r'windows is dict\(size=..., stride=...\)'),
     (dict(size=64, stride=0), 128, 'windows.stride must be a positive integer'),
     (dict(size=64, stride=96), 128, 'which leaves gaps between windows'),

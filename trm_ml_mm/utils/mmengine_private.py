@@ -21,9 +21,8 @@ class OptionAction(DictAction):
     def _parse_iterable(val: str):
         val = val.strip().strip('\'"')
         ends = val[:1] + val[-1:]
-        if ends not in ('()', '[]') and ',' not in val:
-            return DictAction._parse_int_float_bool(val)
-        inner = val[1:-1] if ends in ('()', '[]') else val
+        is_list = ends in ('()', '[]')
+        inner = val[1:-1] if is_list else val
         parts, depth = [''], 0
         for character in inner:
             depth += (character in '([') - (character in ')]')
@@ -31,6 +30,8 @@ class OptionAction(DictAction):
                 parts.append('')
             else:
                 parts[-1] += character
+        if not is_list and len(parts) == 1:  # a comma inside it is none of ours
+            return DictAction._parse_int_float_bool(val)
         values = [OptionAction._parse_iterable(part) for part in parts
                   if part.strip()]
         return tuple(values) if ends == '()' else values

@@ -175,9 +175,11 @@ def check_windows(windows: dict) -> None:
     Raises:
         ValueError: Says what to set.
     """
-    if set(windows) != {'size', 'stride'}:
-        raise ValueError('windows is dict(size=..., stride=...) in pixels, '
-                         f'got {dict(windows)}.')
+    if not isinstance(windows, dict) or set(windows) != {'size', 'stride'}:
+        raise ValueError(
+            f'windows is dict(size=..., stride=...) in pixels, got {windows}. '
+            'In a command, set model.backbone.windows.size=224 '
+            'model.backbone.windows.stride=112.')
     size, stride = windows['size'], windows['stride']
     for name, value in windows.items():
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
