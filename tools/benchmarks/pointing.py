@@ -19,7 +19,12 @@ from rich.table import Table
 from trm_ml_mm.apis import MultiLabelInferencer
 from trm_ml_mm.cli.arguments import command, parse
 from trm_ml_mm.datasets.scenes.rendering import object_mask
-from trm_ml_mm.datasets.scenes.world import compose_scene, draw, scene_labels
+from trm_ml_mm.datasets.scenes.world import (
+    compose_scene,
+    draw,
+    scene_boxes,
+    scene_labels,
+)
 from trm_ml_mm.labels.names import scene_classes
 
 SIZE = 96
@@ -45,13 +50,12 @@ def visible_pixels(scene_set: int, split: str, index: int
     found = {}
     for i, (thing, mask) in enumerate(zip(objects, masks)):
         hidden = np.any([np.zeros_like(mask), *masks[i + 1:]], axis=0)
-        pixels, box = found.setdefault(thing.name, (
+        pixels, _ = found.setdefault(thing.name, (
             np.zeros_like(mask), np.zeros_like(mask)))
         pixels |= mask & ~hidden
-        rows, columns = np.nonzero(mask)
-        if len(rows):
-            box[rows.min():rows.max() + 1,
-                columns.min():columns.max() + 1] = True
+    for name, (left, top, right, bottom) in scene_boxes(
+            scene_set, split, index, SIZE):
+        found[name][1][top:bottom, left:right] = True
     return found
 
 

@@ -5,7 +5,6 @@ from .dense import (
     resnet_attention,
     resnet_dense_map,
     resnet_pooled,
-    vit_value_path,
 )
 from .frozen import FrozenModule
 from .image import ImageTower, image_tower
@@ -30,6 +29,5 @@ __all__ = [
     'dense_projection', 'encode_prompts', 'gaussian_window', 'image_tower',
     'joint_width', 'kept_positions', 'load_clip', 'pack_rows',
     'region_average', 'resnet_attention', 'resnet_dense_map', 'resnet_pooled',
-    'row_shape', 'save_random_weights', 'tokenize_prompts', 'unpack_rows',
-    'vit_value_path'
+    'row_shape', 'save_random_weights', 'tokenize_prompts', 'unpack_rows'
 ]

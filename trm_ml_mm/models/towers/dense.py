@@ -77,20 +77,6 @@ def _positions_at(pool: nn.Module, x: Tensor) -> Tensor:
     return torch.cat([positions[:1], grid[0].flatten(1).T])
 
 
-def vit_value_path(block: nn.Module, x: Tensor) -> Tensor:
-    """The last transformer block, each location attending to itself only: its
-    value path (MaskCLIP, arXiv 2112.01071), residuals and MLP.
-
-    ``(B, N, width)`` -> ``(B, N, width)``.
-    """
-    attn = block.attn
-    width = attn.embed_dim
-    value = F.linear(
-        block.ln_1(x), attn.in_proj_weight[-width:], attn.in_proj_bias[-width:])
-    x = x + block.ls_1(attn.out_proj(value))
-    return x + block.ls_2(block.mlp(block.ln_2(x)))
-
-
 def pool_value_path(pool: nn.Module, x: Tensor, region: bool = False
                     ) -> Tensor:
     """open_clip's ``AttentionalPooler``, each location by itself: value and

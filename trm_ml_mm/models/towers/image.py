@@ -24,7 +24,6 @@ from .dense import (
     resnet_attention,
     resnet_dense_map,
     resnet_pooled,
-    vit_value_path,
 )
 from .last_block import BLOCK_OPTIONS, last_block, local_block
 
@@ -164,7 +163,7 @@ class ViTTower(ImageTower):
     @property
     def dense_options(self):
         blocks = BLOCK_OPTIONS if last_block(
-            self.visual.transformer.resblocks[-1]) else ('value', )
+            self.visual.transformer.resblocks[-1]) else ()
         pools = () if self.visual.attn_pool is None else ('region', )
         return (*blocks, 'heads', *pools)
 
@@ -180,9 +179,7 @@ class ViTTower(ImageTower):
         last = visual.transformer.resblocks[-1]
         x = self.tokens(x)
         whole = last(x) if pooled or self.dense in ('heads', 'region') else None
-        if self.dense == 'value':
-            locations = vit_value_path(last, x)[:, 1:]
-        elif self.dense in BLOCK_OPTIONS:
+        if self.dense in BLOCK_OPTIONS:
             locations = local_block(last_block(last), x[:, 1:], self.dense,
                                     grid)
         else:

@@ -23,9 +23,8 @@ from trm_ml_mm.utils.screen import say
 
 from .elsewhere import ELSEWHERE, config_elsewhere, own_weights
 from .mini import (
-    MINI_CLIP_CONFIG,
     MINI_CLIPS,
-    MINI_VIT_CONFIG,
+    MINI_CONFIGS,
     build_mini,
     unpack_state,
 )
@@ -250,8 +249,6 @@ def joint_width(arch: str) -> int:
     Raises:
         ValueError: If open_clip does not know the architecture.
     """
-    if arch in MINI_CLIPS:
-        return MINI_CLIP_CONFIG['embed_dim']
     return _arch_config(arch)['embed_dim']
 
 
@@ -262,10 +259,6 @@ def built_size(arch: str) -> Optional[int]:
     Raises:
         ValueError: If open_clip does not know the architecture.
     """
-    if arch == 'mini-vit':
-        return MINI_VIT_CONFIG['vision_cfg']['image_size']
-    if arch in MINI_CLIPS:
-        return None
     vision = _arch_config(arch)['vision_cfg']
     trunk = vision.get('timm_model_name')
     if trunk:  # timm says it of each of its models
@@ -296,6 +289,8 @@ def default_weights(arch: str) -> Optional[str]:
 
 
 def _arch_config(arch: str) -> dict:
+    if arch in MINI_CONFIGS:
+        return MINI_CONFIGS[arch]
     if arch.startswith(ELSEWHERE):
         return config_elsewhere(arch)
     config = open_clip.get_model_config(arch)

@@ -30,6 +30,8 @@ MINI_VIT_CONFIG = dict(
     MINI_CLIP_CONFIG,
     vision_cfg=dict(
         layers=6, width=128, head_width=32, patch_size=12, image_size=96))
+MINI_CONFIGS = {'mini': MINI_CLIP_CONFIG, 'mini-wide': MINI_CLIP_CONFIG,
+                'mini-vit': MINI_VIT_CONFIG}
 
 
 def build_mini(arch: str, vocab_size: Optional[int] = None) -> nn.Module:
@@ -39,12 +41,11 @@ def build_mini(arch: str, vocab_size: Optional[int] = None) -> nn.Module:
         arch: One of :data:`MINI_CLIPS`.
         vocab_size: Number of tokens; None: all of CLIP's.
     """
-    config = deepcopy(MINI_VIT_CONFIG if arch == 'mini-vit' else
-                      MINI_CLIP_CONFIG)
+    config = deepcopy(MINI_CONFIGS[arch])
     if vocab_size is not None:
         config['text_cfg']['vocab_size'] = vocab_size
     model = open_clip.model.CLIP(**config)
-    if arch != 'mini-vit':
+    if isinstance(config['vision_cfg']['layers'], list):
         remove_layer4_stride(model.visual)
     return model
 

@@ -18,7 +18,7 @@ import open_clip
 import torch
 from torch import Tensor
 
-from .mini import MINI_CLIP_CONFIG, MINI_CLIPS
+from .mini import MINI_CONFIGS
 
 
 class TokenizedPrompts(NamedTuple):
@@ -39,9 +39,9 @@ def load_tokenizer(arch: str) -> Callable:
         ImportError: If it needs ``transformers``, which is not installed.
         FileNotFoundError: If it cannot be downloaded.
     """
-    if arch in MINI_CLIPS:
+    if arch in MINI_CONFIGS:
         return open_clip.SimpleTokenizer(
-            context_length=MINI_CLIP_CONFIG['text_cfg']['context_length'])
+            context_length=MINI_CONFIGS[arch]['text_cfg']['context_length'])
     text = open_clip.get_model_config(arch)['text_cfg']
     # The config of a folder could ask for a program in it.
     safe = dict(trust_remote_code=False) if (

@@ -29,7 +29,8 @@ def read_state_dict(path: str, arch: str):
     code of a pickle.
     """
     if not Path(path).is_file():
-        tags = ', '.join(open_clip.list_pretrained_tags_by_model(arch))
+        tags = ', '.join(
+            open_clip.list_pretrained_tags_by_model(arch)) or 'it has none'
         raise FileNotFoundError(
             f'CLIP weights {path!r} are neither a file nor one of the tags of '
             f'{arch}: {tags}.')
@@ -53,7 +54,12 @@ def read_state_dict(path: str, arch: str):
 
 
 def load_checked(model: nn.Module, state: Dict[str, Tensor], path: str,
-                  arch: str) -> None:
+                 arch: str) -> None:
+    """Load a state dict, if it is one of this architecture to the last entry.
+
+    Raises:
+        ValueError: Names the first entry that is not.
+    """
     expected = model.state_dict()
     for key in sorted(set(expected) | set(state)):
         have = tuple(getattr(state[key], 'shape', ('no', 'tensor'))
