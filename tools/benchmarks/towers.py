@@ -4,9 +4,9 @@ And what do they cost?
 python tools/benchmarks/towers.py --table
 
 Architectures of one family differ in their sizes only. Of each family, the
-smallest one is built with random values, at its real size; its image embedding
-and its text features are compared with open_clip's own programs. (`--build`
-names others.) The rest belongs to a family.
+smallest one is built with random values, at its real size (up to 1.9 billion
+values); its image embedding and its text features are compared with open_clip's
+own programs. (`--build` names others.) The rest belongs to a family.
 
 Towers that read by a tokenizer of Hugging Face get a small made one, and text
 models of Hugging Face a small made configuration: theirs are downloads.
@@ -46,7 +46,8 @@ SMALLEST = ('RN50', 'ViT-B-32', 'convnext_base', 'convnext_large_d',
             'ViT-L-14-CLIPA', 'ViT-L-14-worldwide', 'roberta-ViT-B-32',
             'xlm-roberta-base-ViT-B-32', 'mt5-base-ViT-B-32',
             'nllb-clip-base', 'nllb-clip-base-siglip',
-            'coca_roberta-ViT-B-32')
+            'coca_roberta-ViT-B-32', 'MobileCLIP2-L-14', 'EVA01-g-14',
+            'ViT-H-14-worldwide')
 TABLE = ('RN50', 'RN101', 'ViT-B-32', 'ViT-B-16', 'ViT-L-14-336',
          'ViT-B-16-SigLIP2-512', 'convnext_base_w', 'convnext_large_d',
          'EVA02-L-14-336', 'MobileCLIP2-S2')
