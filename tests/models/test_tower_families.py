@@ -239,11 +239,12 @@ def test_learned_context_of_words_is_those_words(arch, weights, size, prompt,
     assert found.text.prompt.context.grad.abs().max() > 0
 
 
+@pytest.mark.parametrize('family', [
+    name for name, (vision, *_) in FAMILIES.items()
+    if 'timm_model_name' in vision], indirect=True)
 def test_a_location_is_what_the_heads_say_of_it_alone(backbone, family, size):
     """For trunks of timm: a loop over locations."""
     visual = backbone.visual
-    if not hasattr(visual, 'trunk'):
-        pytest.skip('no trunk of timm')
     x = torch.randn(1, 3, size, size)
     with torch.no_grad():
         dense = backbone(x).dense[0]
