@@ -124,7 +124,8 @@ def run_grid(jobs: Sequence[Job],
         finally:
             slots.append(slot)
         _log_result(job, Path(out), run.exitcode)
-        bar.advance(task)
+        # The bar moves on its own ten times a second, which short runs miss.
+        bar.update(task, advance=1, refresh=True)
 
     visible = os.environ.get('CUDA_VISIBLE_DEVICES')
     try:
