@@ -16,7 +16,12 @@ from trm_ml_mm.labels import (
     single_positive_mask,
 )
 
-from .base import MultiLabelDataset, UnreadableImage, label_matrix
+from .base import (
+    MultiLabelDataset,
+    UnreadableImage,
+    label_matrix,
+    matrix_of,
+)
 from .coco import CocoMultiLabel
 from .csv_labels import CSVMultiLabel
 from .cub import CUBAttributes
@@ -28,6 +33,7 @@ from .partial_labels import (
     has_three_values,
     known_labels_of,
     labels_of,
+    training_matrix,
 )
 from .scenes import RenderScene, Scenes
 from .vg import VG200
@@ -41,6 +47,7 @@ __all__ = [
     'VOC_CLASSES', 'class_names',
     'draw_mask', 'find_masks', 'has_three_values', 'known_label_mask',
     'known_labels_of', 'label_matrix', 'labels_of', 'listed_positives_mask',
-    'load_mask', 'mask_hash', 'prompt_name', 'save_mask',
-    'scores_from_pascal', 'single_positive_mask'
+    'load_mask', 'mask_hash', 'matrix_of', 'prompt_name', 'save_mask',
+    'scores_from_pascal', 'single_positive_mask',
+    'training_matrix'
 ]

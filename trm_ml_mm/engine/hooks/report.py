@@ -21,7 +21,7 @@ from trm_ml_mm.datasets import (
     find_masks,
     has_three_values,
     known_labels_of,
-    labels_of,
+    training_matrix,
 )
 from trm_ml_mm.evaluation.metrics import MultiLabelAP
 from trm_ml_mm.evaluation.per_class import (
@@ -41,7 +41,6 @@ from trm_ml_mm.evaluation.run_record import (
     title,
     write_record,
 )
-from trm_ml_mm.labels import summarize_labels
 from trm_ml_mm.models import CLIPPromptBackbone, ZeroShotHead
 from trm_ml_mm.registry import HOOKS
 from trm_ml_mm.utils.screen import near, say
@@ -249,7 +248,7 @@ def count_labels(dataset) -> Optional[Dict[str, int]]:
     """Labels of a training set by their value; None: it has other labels."""
     if not (find_masks(dataset) or has_three_values(dataset)):
         return None
-    found = summarize_labels(labels_of(dataset))
+    found = training_matrix(dataset).summary()
     return dict(present=int(found.positive.sum()),
                 absent=int(found.negative.sum()),
                 unknown=int(found.unknown.sum()))

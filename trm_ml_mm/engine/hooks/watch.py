@@ -1,4 +1,5 @@
 """Pictures of a few training images, as the training goes on."""
+from itertools import islice
 from pathlib import Path
 from typing import List
 
@@ -9,7 +10,7 @@ from mmengine.dataset import Compose, pseudo_collate
 from mmengine.hooks import Hook
 from mmpretrain.registry import TRANSFORMS
 
-from trm_ml_mm.datasets.base import label_matrix, resolve_dataset
+from trm_ml_mm.datasets.base import resolve_dataset
 from trm_ml_mm.labels import PRESENT, UNKNOWN
 from trm_ml_mm.models.feature_maps import map_size
 from trm_ml_mm.models.heads.base import has_maps
@@ -59,10 +60,12 @@ class WatchHook(Hook):
             raise ValueError(
                 f'watch draws where a head looks, and {type(head).__name__} '
                 'looks at the whole image: train without watch.')
-        labels = label_matrix(dataset)
-        self.chosen = np.flatnonzero(
-            (labels == PRESENT).any(1))[:self.images].tolist()
-        self.known = labels[self.chosen]
+        self.chosen = list(islice(
+            (i for i in range(len(dataset))
+             if PRESENT in dataset.get_data_info(i)['gt_score']),
+            self.images))
+        self.known = np.stack([dataset.get_data_info(i)['gt_score']
+                               for i in self.chosen])
         self.paths = [dataset.get_data_info(i)['img_path']
                       for i in self.chosen]
         self.pseudo = np.full(self.known.shape, UNKNOWN, np.int8)
