@@ -112,5 +112,35 @@ def csv(root):
         (root / f'{split}.csv').write_text(CSV)
 
 
+OPEN_IMAGES_CLASSES = {'/m/01': 'Animal', '/m/02': 'Dog', '/m/03': 'Orange',
+                       '/m/04': 'Orange', '/m/05': 'Tree, old'}
+# (Image, class, confidence); the last class is in no list of classes.
+OPEN_IMAGES_LABELS = dict(
+    train=[(0xfedcba9876543210, '/m/02', 1), (1, '/m/01', 0),
+           (0xfedcba9876543210, '/m/03', 0), (1, '/m/04', 1),
+           (2, '/m/05', 1), (3, '/m/03', 1)],
+    validation=[(4, '/m/01', 1), (5, '/m/01', 0), (5, '/m/04', 1)],
+    test=[(6, '/m/02', 1), (7, '/m/02', 0), (7, '/m/03', 1)])
+
+
+def open_images(root):
+    (root / 'oidv6-class-descriptions.csv').write_text(
+        'LabelName,DisplayName\n' + ''.join(
+            f'{mid},"{name}"\n' if ',' in name else f'{mid},{name}\n'
+            for mid, name in OPEN_IMAGES_CLASSES.items()))
+    (root / 'oidv6-classes-trainable.txt').write_text(
+        '\n'.join(list(OPEN_IMAGES_CLASSES)[:4]) + '\n')
+    names = dict(train='oidv6-train')
+    for split, labels in OPEN_IMAGES_LABELS.items():
+        path = root / (f'{names.get(split, split)}-annotations-human-'
+                       'imagelabels.csv')
+        path.write_text('ImageID,Source,LabelName,Confidence\n' + ''.join(
+            f'{number:016x},verification,{mid},{value}\n'
+            for number, mid, value in labels))
+        for number, *_ in labels:
+            image(root / split / f'{number:016x}.jpg')
+
+
 MAKERS = dict(CocoMultiLabel=coco, VOCMultiLabel=voc, VG200=vg200,
+              OpenImages=open_images,
               NUSWide=nuswide, CUBAttributes=cub, CSVMultiLabel=csv)

@@ -79,7 +79,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
 def inspect_split(cfg, split: str, args: argparse.Namespace,
                   console) -> Inspected:
     """Print the numbers of a split, save its picture, and judge it."""
-    from trm_ml_mm.datasets import known_labels_of, label_matrix
+    from trm_ml_mm.datasets import known_labels_of, matrix_of
     from trm_ml_mm.datasets.inspection import (
         ERROR,
         Finding,
@@ -90,15 +90,14 @@ def inspect_split(cfg, split: str, args: argparse.Namespace,
         some,
     )
     from trm_ml_mm.engine import build_dataset
-    from trm_ml_mm.labels import summarize_labels
     findings = judge_tables(cfg, split)
     if any(level == ERROR for level, _ in findings):
         return Inspected(findings, [], {})
     dataset = build_dataset(cfg, split)
-    labels = label_matrix(dataset)
+    labels = matrix_of(dataset)
     classes = dataset.metainfo['classes']
-    counts = summarize_labels(labels)
-    findings += judge_labels(labels, classes, split == 'train')
+    counts = labels.summary()
+    findings += judge_labels(counts, classes, split == 'train')
     print_classes(console, split, classes, counts)
     broken, paths = {}, image_paths(dataset)
     if paths and not args.no_decode:
@@ -165,11 +164,12 @@ def print_facts(console, labels, counts, known: Optional[dict],
     """The numbers of a whole split."""
     from rich.table import Table
     total = int(counts.known.sum())
+    ratio = total / (counts.images * labels.shape[1])
     facts = Table(show_header=False)
     for name, value in [
         ('images', len(labels)),
         ('classes', labels.shape[1]),
-        ('known labels', f'{total} ({100 * total / labels.size:.2f}%)'),
+        ('known labels', f'{total} ({100 * ratio:.2f}%)'),
         ('positive', counts.positive.sum()),
         ('negative', counts.negative.sum()),
         ('unknown', counts.unknown.sum()),

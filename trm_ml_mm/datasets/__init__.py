@@ -27,6 +27,7 @@ from .csv_labels import CSVMultiLabel
 from .cub import CUBAttributes
 from .json_labels import JSONMultiLabel
 from .nus_wide import NUSWide
+from .open_images import OpenImages
 from .partial_labels import (
     PartialLabelDataset,
     find_masks,
@@ -35,14 +36,16 @@ from .partial_labels import (
     labels_of,
     training_matrix,
 )
+from .sampler import LeanSampler
 from .scenes import RenderScene, Scenes
 from .vg import VG200
 from .voc import VOCMultiLabel, scores_from_pascal
 
 __all__ = [
     'COCO_CLASSES', 'CSVMultiLabel', 'CUBAttributes', 'CUB_ATTRIBUTES',
-    'CocoMultiLabel', 'ImageNames', 'JSONMultiLabel', 'Mask',
-    'MultiLabelDataset', 'NUSWide', 'NUS_CLASSES', 'PartialLabelDataset',
+    'CocoMultiLabel', 'ImageNames', 'JSONMultiLabel', 'LeanSampler', 'Mask',
+    'MultiLabelDataset', 'NUSWide', 'NUS_CLASSES', 'OpenImages',
+    'PartialLabelDataset',
     'RenderScene', 'Scenes', 'UnreadableImage', 'VG200', 'VOCMultiLabel',
     'VOC_CLASSES', 'class_names',
     'draw_mask', 'find_masks', 'has_three_values', 'known_label_mask',

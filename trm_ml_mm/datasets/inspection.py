@@ -9,7 +9,7 @@ from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 import numpy as np
 from PIL import Image
 
-from trm_ml_mm.labels import summarize_labels
+from trm_ml_mm.labels import LabelSummary
 from trm_ml_mm.labels.table import VALUES
 from trm_ml_mm.utils.screen import track
 
@@ -38,17 +38,15 @@ def some(names: Sequence[str]) -> str:
 # Labels
 
 
-def judge_labels(labels: np.ndarray, classes: Sequence[str],
+def judge_labels(counts: LabelSummary, classes: Sequence[str],
                  training: bool) -> List[Finding]:
     """What labels lack, for training or for a test.
 
     Args:
-        labels: ``(N, C)`` in {PRESENT, ABSENT, UNKNOWN}, as training sees
-            them.
+        counts: Of the labels that training sees.
         classes: C names.
         training: Whether they are of the training set.
     """
-    counts = summarize_labels(labels)
     none = counts.known == 0
     no_positive = (counts.positive == 0) & ~none
     no_negative = (counts.negative == 0) & ~none

@@ -118,6 +118,27 @@ def atomic_write(path: Union[str, Path],
     _sync_folder(path.parent)
 
 
+@contextmanager
+def atomic_folder(path: Union[str, Path]) -> Iterator[Path]:
+    """Fill a temporary folder next to ``path``, then rename it to ``path``,
+    which must not exist. A kill leaves no folder of this name, and the next
+    call removes what it left.
+
+    Yields:
+        The temporary folder.
+    """
+    path = Path(path)
+    fresh = path.with_name(f'.{path.name}.part')
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir()
+    try:
+        yield fresh
+        os.replace(fresh, path)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    _sync_folder(path.parent)
+
+
 def write_text(path: Union[str, Path], text: str) -> None:
     """Write a UTF-8 text file by :func:`atomic_write`."""
     with atomic_write(path) as fresh:
