@@ -133,7 +133,14 @@ def uneven_ranks_start_alike():
 
 
 def metrics_agree():
-    from trm_ml_mm.evaluation import MultiLabelAP, MultiLabelF1
+    from trm_ml_mm.evaluation import (
+        AttributeMetrics,
+        MultiLabelAP,
+        MultiLabelAUROC,
+        MultiLabelF1,
+        entries,
+    )
+    entries.PIECE, entries.BLOCK = 8, 40  # several pieces and blocks
     torch.manual_seed(2)
     logits = torch.randn(31, 5)
     targets = torch.randint(-1, 2, (31, 5)).float()
@@ -141,10 +148,13 @@ def metrics_agree():
     def run(rows):
         before = set(os.listdir())
         values = {}
-        for metric in (MultiLabelAP(), MultiLabelF1()):
-            metric.process(None, [
-                dict(pred_score=logits[i].sigmoid(), pred_logit=logits[i],
-                     gt_score=targets[i]) for i in rows])
+        for metric in (MultiLabelAP(), MultiLabelF1(),
+                       MultiLabelAP(prefix='disk', max_memory=0),
+                       AttributeMetrics(topk=2), MultiLabelAUROC()):
+            for start in range(0, len(rows), 4):
+                metric.process(None, [
+                    dict(pred_score=logits[i].sigmoid(), pred_logit=logits[i],
+                         gt_score=targets[i]) for i in rows[start:start + 4]])
             values.update(metric.evaluate(31))
         assert set(os.listdir()) == before  # nothing beside the work dir
         return values

@@ -270,7 +270,7 @@ def test_repeated_labels_count_once():
                   gt_label=torch.tensor([1, 1]))
     metric = MultiLabelAP()
     metric.process(None, [sample])
-    assert metric.results[0][0, 2].tolist() == [0, 1]
+    assert metric.held[0, 2].tolist() == [0, 1]
 
 
 def test_padding_is_not_counted():

@@ -138,7 +138,7 @@ class ScreenHook(Hook):
 
     def _say_what_counts(self, metrics) -> None:
         """Once: a mean over few classes looks like one over all."""
-        scored, classes = scored_classes(metrics) or (0, 0)
+        scored, classes, _ = scored_classes(metrics) or (0, 0, None)
         if scored < classes and not self.told:
             say(f'mAP is the mean of {scored} of {classes} classes: of the '
                 'others, the validation set has no known positive.')
