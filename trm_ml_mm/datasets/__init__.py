@@ -22,10 +22,13 @@ from .base import (
     label_matrix,
     matrix_of,
 )
+from .chexpert import CheXpert
 from .coco import CocoMultiLabel
+from .crops import CropBox
 from .csv_labels import CSVMultiLabel
 from .cub import CUBAttributes
 from .json_labels import JSONMultiLabel
+from .lvis import LVIS
 from .nus_wide import NUSWide
 from .open_images import OpenImages
 from .partial_labels import (
@@ -38,15 +41,18 @@ from .partial_labels import (
 )
 from .sampler import LeanSampler
 from .scenes import RenderScene, Scenes
+from .vaw import VAW
 from .vg import VG200
 from .voc import VOCMultiLabel, scores_from_pascal
 
 __all__ = [
     'COCO_CLASSES', 'CSVMultiLabel', 'CUBAttributes', 'CUB_ATTRIBUTES',
-    'CocoMultiLabel', 'ImageNames', 'JSONMultiLabel', 'LeanSampler', 'Mask',
+    'CheXpert', 'CocoMultiLabel', 'CropBox', 'ImageNames', 'JSONMultiLabel',
+    'LVIS', 'LeanSampler', 'Mask',
     'MultiLabelDataset', 'NUSWide', 'NUS_CLASSES', 'OpenImages',
     'PartialLabelDataset',
-    'RenderScene', 'Scenes', 'UnreadableImage', 'VG200', 'VOCMultiLabel',
+    'RenderScene', 'Scenes', 'UnreadableImage', 'VAW', 'VG200',
+    'VOCMultiLabel',
     'VOC_CLASSES', 'class_names',
     'draw_mask', 'find_masks', 'has_three_values', 'known_label_mask',
     'known_labels_of', 'label_matrix', 'labels_of', 'listed_positives_mask',

@@ -212,6 +212,16 @@ def _indices(info: dict, key: str, count: int, path: str) -> np.ndarray:
     return labels
 
 
+def sample_key(sample) -> Tuple[str, Optional[int]]:
+    """What tells the samples of a training apart. Objects of one image share
+    its path.
+
+    Args:
+        sample: Entry of a data set, or the ``DataSample`` made of it.
+    """
+    return sample.get('img_path'), sample.get('sample_idx')
+
+
 class UnreadableImage(ValueError):
     """An image file that cannot be decoded."""
 

@@ -70,10 +70,21 @@ def resolve_dataset_config(cfg: Config, split: str) -> dict:
 
 def cached_pipeline(cfg: Config, split: str, augmented: bool) -> list:
     """The transforms before the tower: those of the split; for training
-    without augmentation, those of validation (without one, of the test)."""
+    without augmentation, those of validation (without one, of the test).
+
+    Raises:
+        ValueError: If they cut out boxes; see also
+            :func:`resolve_dataset_config`.
+    """
     if split == 'train' and not augmented:
         split = 'val' if cfg.get('val_dataloader') else 'test'
-    return plain_types(resolve_dataset_config(cfg, split).pipeline)
+    steps = plain_types(resolve_dataset_config(cfg, split).pipeline)
+    if any(step['type'].endswith('CropBox') for step in steps):
+        raise ValueError(
+            f'The {split} set has boxes of images (CropBox), and a feature '
+            'cache knows whole images, one by the path of each: train without '
+            'feature_cache.')
+    return steps
 
 
 def build_tower(cfg: Config) -> CLIPPromptBackbone:
