@@ -10,6 +10,7 @@ import pytest
 import trees
 from tests_support import ROOT
 
+from trm_ml_mm.apis import MultiLabelInferencer
 from trm_ml_mm.datasets import (
     LVIS,
     VAW,
@@ -21,6 +22,7 @@ from trm_ml_mm.datasets import (
 )
 from trm_ml_mm.datasets.base import sample_key
 from trm_ml_mm.datasets.chexpert import FINDINGS
+from trm_ml_mm.datasets.crops import load_object
 from trm_ml_mm.engine import build_runner, load_config
 from trm_ml_mm.evaluation import read_record
 from trm_ml_mm.features import CacheFiller
@@ -31,6 +33,7 @@ from trm_ml_mm.labels import (
     SparseLabels,
     prompt_name,
 )
+from trm_ml_mm.models.towers import save_random_weights
 
 LOAD = [dict(type='LoadImageFromFile'), dict(type='PackInputs')]
 
@@ -54,10 +57,12 @@ def labels_of_entries(data):
 @pytest.mark.parametrize('name', ['lvis', 'vaw', 'chexpert'])
 def test_a_run_trains_and_evaluates(name, tmp_path, tiny_clip):
     getattr(trees, name)(tmp_path / 'data')
+    weights = str(tmp_path / 'weights.pt')
+    save_random_weights(tiny_clip, weights)
     runner = build_runner(
         str(ROOT / f'configs/trm_ml_{name}.py'), work_dir=str(tmp_path / 'run'),
         options={'data_root': f'{tmp_path}/data/', 'arch': tiny_clip,
-                 'model.backbone.weights': None, 'image_size': 64,
+                 'model.backbone.weights': weights, 'image_size': 64,
                  'workers': 0, 'epochs': 1, 'train_dataloader.batch_size': 4,
                  'experiment_name': f'{name} {tmp_path.name}'})
     runner.train()
@@ -68,6 +73,12 @@ def test_a_run_trains_and_evaluates(name, tmp_path, tiny_clip):
     assert np.array_equal(data.labels, label_matrix(data.dataset))
     metrics = read_record(tmp_path / 'run').row('last').metrics
     assert 0 < metrics['mAP'] <= 100
+    # A checkpoint sees whole images of one's own.
+    photo = trees.image(tmp_path / 'photo.jpg')
+    found, = MultiLabelInferencer(str(tmp_path / 'run/epoch_1.pth'))(photo)
+    assert found['size'] == (50, 40)
+    assert {label['name'] for label in found['labels']} == set(
+        data.metainfo['classes'])
 
 
 @pytest.mark.parametrize('kind, ann_file', [
@@ -270,6 +281,11 @@ def test_vaw_samples_are_boxes(vaw_root):
     # x 30 to 70, y 10 to 30: cut off at the right border.
     assert np.array_equal(data[1]['inputs'], whole[:, 10:30, 30:50])
     assert np.array_equal(data[0]['inputs'], whole[:, :20, :11])  # 10.5 wide
+    for transforms, size in ((data.pipeline.transforms, (20, 20)),
+                             (vaw(vaw_root, pipeline=LOAD).pipeline.transforms,
+                              (40, 50))):
+        picture = load_object(transforms, data.get_data_info(1))['img']
+        assert picture.shape[:2] == size
 
 
 @pytest.mark.parametrize('box, margin, expected', [

@@ -42,8 +42,7 @@ class LVIS(MultiLabelDataset):
     Args:
         ann_file: Such as 'annotations/lvis_v1_train.json'. Images keep its
             order.
-        data_root: The folder.
-        **kwargs: See :class:`MultiLabelDataset`.
+        **kwargs: See :class:`MultiLabelDataset`. ``data_root`` is the folder.
 
     Raises:
         ValueError: With file and entry, if the file is cut off or not LVIS's,
