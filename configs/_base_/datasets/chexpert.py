@@ -22,3 +22,15 @@ val_dataloader = dict(
         ann_file='valid.csv',
     ))
 test_dataloader = val_dataloader
+# AUROC is the mean of the five findings that papers report.
+val_evaluator = [
+    dict(type='trm_ml_mm.MultiLabelAP'),
+    dict(
+        type='trm_ml_mm.MultiLabelAUROC',
+        classes=[
+            'Atelectasis', 'Cardiomegaly', 'Consolidation', 'Edema',
+            'Pleural Effusion'
+        ]),
+    dict(type='trm_ml_mm.MultiLabelF1', threshold=0.5, topk=3),
+]
+test_evaluator = val_evaluator

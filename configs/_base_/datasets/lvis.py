@@ -19,3 +19,10 @@ val_dataloader = dict(
         ann_file='annotations/lvis_v1_val.json',
     ))
 test_dataloader = val_dataloader
+# mAP over known labels, of all categories and of the frequent, common and rare
+# ones; a category needs a known positive and a known negative.
+val_evaluator = [
+    dict(type='trm_ml_mm.MultiLabelAP', scored='both'),
+    dict(type='trm_ml_mm.MultiLabelF1', threshold=0.5, topk=3),
+]
+test_evaluator = val_evaluator

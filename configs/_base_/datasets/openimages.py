@@ -31,3 +31,10 @@ test_dataloader = dict(
         ann_file='test-annotations-human-imagelabels.csv',
         data_prefix='test',
     ))
+# mAP over known labels as CSL measures it: a class needs a known positive and a
+# known negative.
+val_evaluator = [
+    dict(type='trm_ml_mm.MultiLabelAP', scored='both'),
+    dict(type='trm_ml_mm.MultiLabelF1', threshold=0.5, topk=3),
+]
+test_evaluator = val_evaluator

@@ -50,3 +50,10 @@ test_dataloader = dict(
         ann_file='test.json',
         pipeline=_pipeline,
     ))
+# VAW's own metrics: mAP, mR@15, F1@15 and mA.
+val_evaluator = [
+    dict(type='trm_ml_mm.MultiLabelAP', scored='both'),
+    dict(type='trm_ml_mm.AttributeMetrics', topk=15, threshold=0.5),
+    dict(type='trm_ml_mm.MultiLabelF1', threshold=0.5, topk=3),
+]
+test_evaluator = val_evaluator
