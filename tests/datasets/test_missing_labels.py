@@ -181,8 +181,9 @@ def entry(where, number, /, **values):
 
 @pytest.mark.parametrize('edit, message', [
     (lambda content: content.pop('categories') and None,
-     'is not an LVIS v1 file: it has no "categories", expected a list'),
-    (lambda content: [content], 'is not an LVIS v1 file: it has no '),
+     'is not a whole LVIS v1 file: it has no list "categories"'),
+    (lambda content: content.update(images=3), 'it has no list "images"'),
+    (lambda content: [content], 'it has no list "categories"'),
     (entry('images', 1, neg_category_ids=None),
      'images entry 1 has no "neg_category_ids", expected a list'),
     (entry('images', 1, neg_category_ids=5),

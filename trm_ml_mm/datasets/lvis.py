@@ -129,8 +129,11 @@ def numbered(content: dict, name: str, path: str
     Raises:
         ValueError: If the file has no such list.
     """
-    what = f'{path} is not an LVIS v1 file: it'
-    for number, entry in enumerate(field(content, name, list, what)):
+    entries = content.get(name) if isinstance(content, dict) else None
+    if not isinstance(entries, list):
+        raise ValueError(f'{path} is not a whole LVIS v1 file: it has no list '
+                         f'"{name}"; download it again.')
+    for number, entry in enumerate(entries):
         yield entry, f'{path} {name} entry {number}'
 
 
