@@ -41,6 +41,7 @@ from .partial_labels import (
 )
 from .sampler import LeanSampler
 from .scenes import RenderScene, Scenes
+from .shards import ShardFolder
 from .vaw import VAW
 from .vg import VG200
 from .voc import VOCMultiLabel, scores_from_pascal
@@ -51,7 +52,8 @@ __all__ = [
     'LVIS', 'LeanSampler', 'Mask',
     'MultiLabelDataset', 'NUSWide', 'NUS_CLASSES', 'OpenImages',
     'PartialLabelDataset',
-    'RenderScene', 'Scenes', 'UnreadableImage', 'VAW', 'VG200',
+    'RenderScene', 'Scenes', 'ShardFolder', 'UnreadableImage', 'VAW',
+    'VG200',
     'VOCMultiLabel',
     'VOC_CLASSES', 'class_names',
     'draw_mask', 'find_masks', 'has_three_values', 'known_label_mask',

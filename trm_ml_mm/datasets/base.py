@@ -1,10 +1,15 @@
 """What all multi-label data sets of this package share."""
 import os
 from pathlib import Path
-from typing import Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Callable, Dict, List, Optional, Sequence, Tuple, Union
 
 import cv2
 import numpy as np
+from mmengine.fileio import (
+    BaseStorageBackend,
+    LocalBackend,
+    get_file_backend,
+)
 from mmpretrain.datasets import BaseDataset
 
 from trm_ml_mm.labels import (
@@ -138,7 +143,19 @@ class MultiLabelDataset(BaseDataset):
             [(one['bbox_label'], one['bbox']) for one in info['instances']],
             info['width'], info['height'])
 
+    @property
+    def backend(self) -> BaseStorageBackend:
+        """Where images are read from."""
+        return backend_of(self.pipeline)
+
+    def is_image(self, path: Union[str, Path]) -> bool:
+        """Whether there is an image of this path, as a file or in shards."""
+        return self.backend.isfile(path)
+
     def image_folder(self) -> Path:
+        """The folder of the images; only files need it to exist."""
+        if not isinstance(self.backend, LocalBackend):
+            return Path(self.img_prefix)
         return existing(self.img_prefix, 'Image folder',
                         'set data_root and data_prefix to where the images '
                         'are')
@@ -230,9 +247,23 @@ class MissingImage(FileNotFoundError):
     """An image file that does not exist."""
 
 
-def is_readable(path: str) -> bool:
+LOCAL = LocalBackend()
+
+
+def backend_of(pipeline: Callable) -> BaseStorageBackend:
+    """Where a pipeline reads images from: what ``backend_args`` of one of its
+    steps says, such as shards; without, the file system."""
+    for step in getattr(pipeline, 'transforms', ()):
+        options = getattr(step, 'backend_args', None)
+        if options:
+            return get_file_backend(backend_args=options,
+                                    enable_singleton=True)
+    return LOCAL
+
+
+def is_readable(path: str, backend: BaseStorageBackend = LOCAL) -> bool:
     """Whether OpenCV, which loads images for training, can decode a file."""
-    content = np.fromfile(path, np.uint8)
+    content = np.frombuffer(backend.get(path), np.uint8)
     return content.size > 0 and cv2.imdecode(content, 0) is not None
 
 
@@ -247,19 +278,27 @@ def apply_pipeline(pipeline: Callable, info: dict) -> dict:
     path = info.get('img_path')
     try:
         sample = pipeline(info)
+    except (MissingImage, UnreadableImage):  # as of shards
+        raise
     except Exception as error:
+        backend = backend_of(pipeline)
         if isinstance(error, FileNotFoundError) and path is not None and (
-                not Path(path).is_file()):
+                not backend.isfile(path)):
             raise MissingImage(
                 f'Image {path} does not exist; set data_root and data_prefix '
                 'to where the images are, or take it out of the list.'
             ) from error
-        # An error of a transform itself is not about the image.
-        if path is None or not Path(path).is_file() or is_readable(path):
+        # An error of a transform itself is not about the image; nor is a
+        # shard that is missing.
+        if path is None or isinstance(error, FileNotFoundError) or (
+                not backend.isfile(path)) or is_readable(path, backend):
             raise
+        place = f' ({backend.where(path)})' if hasattr(
+            backend, 'where') else ''
         raise UnreadableImage(
-            f'Image {path} cannot be decoded; repair it, take it out of the '
-            "list, or train with on_error='skip' on its data set.") from error
+            f'Image {path}{place} cannot be decoded; repair it, take it out '
+            "of the list, or train with on_error='skip' on its data set."
+        ) from error
     if sample is None:
         raise ValueError(f'{path}: the pipeline returned nothing for this '
                          'image; repair or remove it.')

@@ -20,6 +20,7 @@ from trm_ml_mm.datasets.base import (
     MissingImage,
     UnreadableImage,
     apply_pipeline,
+    backend_of,
 )
 from trm_ml_mm.models import CLIPPromptBackbone
 from trm_ml_mm.models.towers import pack_rows
@@ -28,6 +29,7 @@ from trm_ml_mm.utils.configs import (
     SPLITS,
     plain_types,
     tests_on_validation,
+    with_backend,
     wrapped_datasets,
 )
 from trm_ml_mm.utils.seeding import mix_seed, seed_everything
@@ -197,7 +199,7 @@ class CacheFiller:
         self.meta = CacheMeta(
             tower=tower_name(self.tower),
             normalisation=normalisation(cfg, self.tower),
-            pipeline=pipeline,
+            pipeline=with_backend(pipeline, None),
             views=max(views, 1) if split == 'train' else 1,
             grid=tuple(dense.shape[-2:]),
             dim=dense.shape[1],
@@ -229,7 +231,8 @@ class CacheFiller:
                 cache.check(self.meta)
             else:
                 cache = FeatureCache.create(self.folder, self.meta)
-            changed = cache.update(self.files, self.root)
+            changed = cache.update(self.files, self.root,
+                                   backend_of(self.dataset.pipeline).exists)
         barrier()
         return changed
 
@@ -281,7 +284,8 @@ class CacheFiller:
 def files_of(dataset) -> List[ImageFile]:
     """The images of a data set, wherever its folder is."""
     paths = [dataset.get_data_info(i)['img_path'] for i in range(len(dataset))]
-    return image_files(paths, getattr(dataset, 'data_root', '') or '')
+    return image_files(paths, getattr(dataset, 'data_root', '') or '',
+                       backend_of(dataset.pipeline))
 
 
 def splits_to_cache(cfg: Config) -> Iterator[str]:

@@ -19,11 +19,24 @@ import re
 import shutil
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import (
+    Callable,
+    Dict,
+    List,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Tuple,
+    Union,
+)
 
 import numpy as np
 from filelock import FileLock
+from mmengine.fileio import BaseStorageBackend
 
+from trm_ml_mm.datasets.base import LOCAL
+from trm_ml_mm.datasets.shards import ShardBackend
+from trm_ml_mm.labels.image_names import image_name
 from trm_ml_mm.models.towers import row_shape
 from trm_ml_mm.utils.io import existing, read_json, write_text
 
@@ -61,6 +74,7 @@ class ImageFile(NamedTuple):
     path: str
     size: int  # in bytes; NO_FILE: there is no file
     time: int  # of its last change, in nanoseconds
+    backend: BaseStorageBackend = LOCAL
 
 
 class Entry(NamedTuple):
@@ -89,16 +103,14 @@ class Update(NamedTuple):
     gone: int  # whose file does not exist any more
 
 
-def image_name(path: str, root: str = '') -> str:
-    """How a cache calls an image: its path relative to the data set's root, so
-    that both can move together."""
-    return os.path.relpath(path, root) if root else path
-
-
-def image_files(paths: Sequence[str], root: str = '') -> List[ImageFile]:
+def image_files(paths: Sequence[str], root: str = '',
+                backend: BaseStorageBackend = LOCAL) -> List[ImageFile]:
     """The images of a data set whose folder is ``root``."""
     found = []
     for path in paths:
+        if isinstance(backend, ShardBackend):
+            found.append(_image_in_shards(path, root, backend))
+            continue
         try:
             status = os.stat(path)
             size, time = status.st_size, status.st_mtime_ns
@@ -108,12 +120,19 @@ def image_files(paths: Sequence[str], root: str = '') -> List[ImageFile]:
     return found
 
 
+def _image_in_shards(path: str, root: str, backend: ShardBackend
+                     ) -> ImageFile:
+    """Its checksum stands for the time of its last change."""
+    place = backend.find(path)
+    size, time = (NO_FILE, 0) if place is None else (place.size, place.crc)
+    return ImageFile(image_name(path, root), path, size, time, backend)
+
+
 def digest_of(file: ImageFile) -> str:
     """SHA-256 of the content; without a file, of the name."""
     if file.size == NO_FILE:
         return hashlib.sha256(file.name.encode()).hexdigest()
-    with open(file.path, 'rb') as content:
-        return hashlib.sha256(content.read()).hexdigest()
+    return hashlib.sha256(file.backend.get(file.path)).hexdigest()
 
 
 def digests_of(files: Sequence[ImageFile]) -> Dict[str, str]:
@@ -275,7 +294,8 @@ class FeatureCache:
             found[parts == part] = np.asarray(state)[rows[parts == part]]
         return found
 
-    def update(self, files: Sequence[ImageFile], root: str = '') -> Update:
+    def update(self, files: Sequence[ImageFile], root: str = '',
+               exists: Callable[[str], bool] = os.path.exists) -> Update:
         """Make room for the images that are new or have another content, and
         forget those whose file does not exist any more.
 
@@ -287,6 +307,7 @@ class FeatureCache:
         Args:
             files: All images of the data set.
             root: Of the data set.
+            exists: Whether there is an image of a path.
 
         Raises:
             OSError: If the disk has too little room; says how much is needed.
@@ -298,7 +319,7 @@ class FeatureCache:
                 name: entry for name, entry in self.entries.items()
                 if name not in named and (
                     entry.size == NO_FILE
-                    or os.path.exists(os.path.join(root, name)))}
+                    or exists(os.path.join(root, name)))}
             gone = len(self.entries.keys() - others.keys() - named)
             entries, new = self._sorted(files)
             part = max(self._parts_on_disk(), default=-1) + 1
@@ -323,7 +344,7 @@ class FeatureCache:
         digests = digests_of(unsure)
         known = {entry.digest: entry for entry in self.entries.values()}
         entries, new = {}, {}
-        for name, _, size, time in files:
+        for name, _, size, time, _ in files:
             digest = digests.get(name)
             if digest is None:
                 entries[name] = self.entries[name]
