@@ -8,6 +8,7 @@ import gc
 import json
 import random
 import re
+import shutil
 import sys
 import tempfile
 import time
@@ -204,7 +205,9 @@ def shards(root):
         'index.npy', 'shard-000000.tar', 'shard-000000.npy')]
 
     def read():
-        write_shards(images, root / 's', 4000)  # looks at what is there
+        shutil.rmtree(root / 'more', ignore_errors=True)
+        shutil.copytree(root / 's', root / 'more')
+        write_shards(images, root / 'more', 4000)  # looks at what is there
         folder = ShardFolder(root / 's')
         for name in 'abcd':
             content = folder.read(name)
