@@ -77,6 +77,15 @@ def test_tar_unpacks_the_shards(made, tmp_path):
     assert contents(tmp_path / 'out') == contents(source)
 
 
+@pytest.mark.parametrize('size', [0, 1, 7777777, 2**31 - 1])
+def test_headers_are_those_of_python(size):
+    for name in [*NAMES, 'x' * 100, 'x' * 101, 'ä' * 50, 'a b', '\udcff.jpg']:
+        info = tarfile.TarInfo(name)
+        info.size = size
+        assert layout.header(name, size) == info.tobuf(
+            tarfile.GNU_FORMAT, 'utf-8', 'surrogateescape')
+
+
 def test_new_images_go_into_new_shards(made, tmp_path):
     shards, source = made
     before = contents(shards)
