@@ -8,9 +8,13 @@ A cache is a folder with the features of images of one data set:
   images, K views, rows as in :mod:`~trm_ml_mm.models.towers.layout`) and
   ``state.npy`` ``(N, K)``.
 
-Images that are added later get a part of their own. What is in a part never
+Images that are added later get parts of their own. What is in a part never
 moves, so that a training which reads the cache is not disturbed. A part is
 removed when no image has its features there any more.
+
+A part is of a limited size, and who fills it holds its lock. So machines that
+know nothing of each other can fill one cache together, and no two of them
+write to the same file.
 """
 import hashlib
 import json
@@ -31,7 +35,7 @@ from typing import (
 )
 
 import numpy as np
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from mmengine.fileio import BaseStorageBackend
 
 from trm_ml_mm.datasets.base import LOCAL
@@ -44,6 +48,7 @@ FORMAT = 2  # 1 found features by the number of the image in the data set
 TODO, DONE, UNREADABLE = 0, 1, 2
 NO_FILE = -1  # size of an image without a file: rendered, or missing
 ADVICE = 'make it with tools/cache_features.py'
+PART_GB = 4.
 
 
 class CacheMeta(NamedTuple):
@@ -215,6 +220,10 @@ class FeatureCache:
         except Exception as error:  # a damaged file can raise anything
             raise self._damaged(error) from error
 
+    def reopen(self, part: int) -> None:
+        """See what another process has written to a part."""
+        self._open_part(part, len(self.state[part]))
+
     def _part(self, number: int) -> Path:
         return self.folder / f'part_{number}'
 
@@ -295,7 +304,8 @@ class FeatureCache:
         return found
 
     def update(self, files: Sequence[ImageFile], root: str = '',
-               exists: Callable[[str], bool] = os.path.exists) -> Update:
+               exists: Callable[[str], bool] = os.path.exists,
+               part_gb: float = PART_GB) -> Update:
         """Make room for the images that are new or have another content, and
         forget those whose file does not exist any more.
 
@@ -308,6 +318,7 @@ class FeatureCache:
             files: All images of the data set.
             root: Of the data set.
             exists: Whether there is an image of a path.
+            part_gb: Most gigabytes of the features in a part.
 
         Raises:
             OSError: If the disk has too little room; says how much is needed.
@@ -322,19 +333,30 @@ class FeatureCache:
                     or exists(os.path.join(root, name)))}
             gone = len(self.entries.keys() - others.keys() - named)
             entries, new = self._sorted(files)
-            part = max(self._parts_on_disk(), default=-1) + 1
-            if new:
-                self._create_part(part, len(new))
-                for row, entry in enumerate(new):
+            parts = self._create_parts(new, part_gb)
+            for part, images in parts.items():
+                for row, entry in enumerate(images):
                     entries[entry.name] = Entry(part, row, *entry[1:])
             # From here on the cache has the new images, and not before.
-            self.entries = {**others, **entries}
-            write_text(self.folder / 'images.json',
-                       json.dumps(self.entries, ensure_ascii=False))
-            if new:
-                self._open_part(part, len(new))
+            whole = {**others, **entries}
+            if whole != self.entries:
+                self.entries = whole
+                write_text(self.folder / 'images.json',
+                           json.dumps(whole, ensure_ascii=False))
+            for part, images in parts.items():
+                self._open_part(part, len(images))
             self._remove_unused()
         return Update(len(new), gone)
+
+    def claim(self, part: int) -> Optional[FileLock]:
+        """The lock of a part, for whom fills it: release it afterwards. A
+        kill releases it too. None: another process fills the part."""
+        lock = FileLock(self._part(part) / '.lock', timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            return None
+        return lock
 
     def _sorted(self, files: Sequence[ImageFile]
                 ) -> Tuple[Dict[str, Entry], List['NewImage']]:
@@ -359,29 +381,41 @@ class FeatureCache:
                  for path in self.folder.iterdir())
         return sorted(int(match[1]) for match in found if match)
 
-    def _create_part(self, number: int, images: int) -> None:
-        """Create the files of a part at their full size."""
-        folder = self._part(number)
-        need = self.meta.bytes(images)
+    def _create_parts(self, images: List['NewImage'], part_gb: float
+                      ) -> Dict[int, List['NewImage']]:
+        """Create parts for new images; number of a part -> its images."""
+        need = self.meta.bytes(len(images))
         free = shutil.disk_usage(self.folder).free
         if need > free:
             raise OSError(
                 f'The features need {need / 1e9:.1f} GB and {self.folder} has '
                 f'{free / 1e9:.1f} GB free: take another --out, fewer --views, '
                 'or --dtype float16.')
+        first = max(self._parts_on_disk(), default=-1) + 1
+        most = max(1, int(part_gb * 1e9 / self.meta.bytes(1)))
+        parts = {first + start // most: images[start:start + most]
+                 for start in range(0, len(images), most)}
+        try:
+            for part, some in parts.items():
+                self._create_part(part, len(some))
+        except BaseException:
+            for part in parts:
+                shutil.rmtree(self._part(part), ignore_errors=True)
+            raise
+        return parts
+
+    def _create_part(self, number: int, images: int) -> None:
+        """Create the files of a part at their full size."""
+        folder = self._part(number)
+        need = self.meta.bytes(images)
         folder.mkdir()
         shape = self.meta.shape(images)
-        try:
-            features = np.lib.format.open_memmap(
-                folder / 'features.npy', 'w+', self.meta.dtype, shape)
-            if hasattr(os, 'posix_fallocate'):  # or a full disk kills the run
-                with open(folder / 'features.npy', 'r+b') as file:
-                    os.posix_fallocate(file.fileno(), 0,
-                                       features.offset + need)
-            np.save(folder / 'state.npy', np.zeros(shape[:2], np.uint8))
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
+        features = np.lib.format.open_memmap(
+            folder / 'features.npy', 'w+', self.meta.dtype, shape)
+        if hasattr(os, 'posix_fallocate'):  # or a full disk kills the run
+            with open(folder / 'features.npy', 'r+b') as file:
+                os.posix_fallocate(file.fileno(), 0, features.offset + need)
+        np.save(folder / 'state.npy', np.zeros(shape[:2], np.uint8))
 
     def _remove_unused(self) -> None:
         """Remove parts without images, and what an interrupted update left."""
