@@ -319,7 +319,9 @@ def test_nobody_waits_for_a_copy(made, tmp_path):
 
 
 SETS = dict(coco=trees.coco, voc2007=trees.voc, vg200=trees.vg200,
-            nuswide=trees.nuswide, cub=trees.cub, csv=trees.csv)
+            nuswide=trees.nuswide, cub=trees.cub, csv=trees.csv,
+            openimages=trees.open_images, lvis=trees.lvis, vaw=trees.vaw,
+            chexpert=trees.chexpert)
 
 
 @pytest.mark.parametrize('name', SETS)

@@ -1,7 +1,16 @@
 """What all multi-label data sets of this package share."""
 import os
 from pathlib import Path
-from typing import Callable, Dict, List, Optional, Sequence, Tuple, Union
+from typing import (
+    Callable,
+    Dict,
+    Iterable,
+    List,
+    Optional,
+    Sequence,
+    Tuple,
+    Union,
+)
 
 import cv2
 import numpy as np
@@ -24,6 +33,8 @@ from trm_ml_mm.labels import (
 from trm_ml_mm.utils.checks import check_choice
 from trm_ml_mm.utils.io import existing
 from trm_ml_mm.utils.mmengine_private import own_metainfo, wrapped_index
+
+from .json_fields import files_of_folders
 
 
 class MultiLabelDataset(BaseDataset):
@@ -151,6 +162,21 @@ class MultiLabelDataset(BaseDataset):
     def is_image(self, path: Union[str, Path]) -> bool:
         """Whether there is an image of this path, as a file or in shards."""
         return self.backend.isfile(path)
+
+    def image_finder(self, folders: Iterable[str]
+                     ) -> Callable[[str], Optional[Path]]:
+        """A function that takes the file name of an image and gives its path
+        in one of some folders of ``data_root``; None: it is in none of them.
+
+        Raises:
+            FileNotFoundError: If images are files, and there is none of the
+                folders.
+        """
+        paths = [self.root_file(folder) for folder in folders]
+        if isinstance(self.backend, LocalBackend):
+            return files_of_folders(paths).get
+        return lambda name: next((path / name for path in reversed(paths)
+                                  if self.is_image(path / name)), None)
 
     def image_folder(self) -> Path:
         """The folder of the images; only files need it to exist."""

@@ -82,7 +82,8 @@ class CheXpert(MultiLabelDataset):
         rows = table_rows(self.ann_file, TableColumns(image=PATH), ADVICE)
         place = {name: c for c, name in enumerate(next(rows).cells)}
         names = ImageNames(self.image_folder(),
-                           must_exist=self.on_error == 'raise')
+                           must_exist=self.on_error == 'raise',
+                           is_image=self.is_image)
         data = []
         for row in rows:
             where = f'{self.ann_file} line {row.line}'

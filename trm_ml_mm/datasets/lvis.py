@@ -1,7 +1,7 @@
 """LVIS: 1,203 categories, of which each image has a few labels."""
 from functools import cached_property
 from pathlib import Path
-from typing import Dict, Iterable, Iterator, List, Optional, Set, Tuple
+from typing import Dict, Iterator, List, Optional, Set, Tuple
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from trm_ml_mm.utils.mmengine_private import own_metainfo
 
 from .base import MultiLabelDataset
 from .coco import read_boxes
-from .json_fields import check_signs, class_numbers, field, files_of_folders
+from .json_fields import check_signs, class_numbers, field
 
 # What the frequency of a category is called in ``metainfo['groups']``.
 GROUPS = {'f': 'frequent', 'c': 'common', 'r': 'rare'}
@@ -61,10 +61,12 @@ class LVIS(MultiLabelDataset):
         present = positives_of(content, numbers, path)
         images = list(numbered(content, 'images', path))
         places = [image_file(entry, where) for entry, where in images]
-        files = self._files(folder for folder, _ in places)
+        # Of each folder; none if images may be missing.
+        finders = {folder: self.image_finder([folder]) for folder in dict(
+            places)} if self.on_error == 'raise' else {}
         data = []
         for (entry, where), (folder, file) in zip(images, places):
-            if file not in files.get(folder, (file, )):
+            if folder in finders and finders[folder](file) is None:
                 raise FileNotFoundError(
                     f'{where}: the image {self.root_file(folder) / file} does '
                     'not exist; set data_root to the folder that holds '
@@ -82,13 +84,6 @@ class LVIS(MultiLabelDataset):
                 img_id=entry['id'], gt_positive=sorted(positive),
                 gt_negative=sorted(negative)))
         return data
-
-    def _files(self, folders: Iterable[str]) -> Dict[str, Dict[str, Path]]:
-        """The files of each folder; none if images may be missing."""
-        if self.on_error != 'raise':
-            return {}
-        return {folder: files_of_folders([self.root_file(folder)])
-                for folder in dict.fromkeys(folders)}
 
     def _read(self) -> dict:
         # Outlines of objects are most of the file, and are not needed.

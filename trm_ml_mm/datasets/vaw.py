@@ -1,13 +1,13 @@
 """VAW: attributes of single objects, of which each has a few labels."""
 import math
 from pathlib import Path
-from typing import Dict, List, Sequence, Union
+from typing import Callable, Dict, List, Optional, Sequence, Union
 
 from trm_ml_mm.registry import DATASETS
 from trm_ml_mm.utils.io import read_json
 
 from .base import MultiLabelDataset
-from .json_fields import check_signs, class_numbers, field, files_of_folders
+from .json_fields import check_signs, class_numbers, field
 
 ADVICE = 'set data_root to the folder of VAW'
 SIZES = 'head', 'medium', 'tail'  # groups of attributes by frequency
@@ -63,7 +63,7 @@ class VAW(MultiLabelDataset):
             **kwargs)
 
     def load_data_list(self) -> List[dict]:
-        files = files_of_folders(map(self.root_file, self.image_folders))
+        find = self.image_finder(self.image_folders)
         numbers = {name: c for c, name in enumerate(self.class_names)}
         first: Dict[int, str] = {}
         data = []
@@ -75,7 +75,7 @@ class VAW(MultiLabelDataset):
                                  'a list of objects.')
             for number, entry in enumerate(content):
                 where = f'{path} entry {number}'
-                info = self._entry(entry, where, files, numbers)
+                info = self._entry(entry, where, find, numbers)
                 instance = info['instance_id']
                 if instance in first:
                     raise ValueError(f'{where}: the instance {instance} is '
@@ -85,12 +85,14 @@ class VAW(MultiLabelDataset):
                 data.append(info)
         return data
 
-    def _entry(self, entry: dict, where: str, files: Dict[str, Path],
+    def _entry(self, entry: dict, where: str,
+               find: Callable[[str], Optional[Path]],
                numbers: Dict[str, int]) -> dict:
         instance = identifier(entry, 'instance_id', where)
         where = f'{where} (instance {instance})'
         name = f'{identifier(entry, "image_id", where)}.jpg'
-        if name not in files:
+        path = find(name)
+        if path is None:
             raise FileNotFoundError(
                 f'{where}: the image {name} is in none of '
                 f'{", ".join(self.image_folders)} of {self.data_root}; set '
@@ -107,7 +109,7 @@ class VAW(MultiLabelDataset):
                           'attribute', f'{where}, {name}')
             for name in ('positive_attributes', 'negative_attributes'))
         check_signs(positive, negative, self.class_names, where)
-        return dict(img_path=str(files[name]), instance_id=instance,
+        return dict(img_path=str(path), instance_id=instance,
                     crop_box=box, gt_positive=sorted(positive),
                     gt_negative=sorted(negative))
 
