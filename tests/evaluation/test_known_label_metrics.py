@@ -1,7 +1,6 @@
 """Metrics over labels that are really missing: equal to plain loops, in memory,
 on the disk, and over ranks."""
 import tempfile
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,9 +12,14 @@ from trm_ml_mm.evaluation import (
     MultiLabelAP,
     MultiLabelAUROC,
     MultiLabelF1,
+    auroc,
     entries,
 )
-from trm_ml_mm.evaluation.metrics import in_data_order, rows_to_keep
+from trm_ml_mm.evaluation.metrics import (
+    in_data_order,
+    nearly_equal,
+    rows_to_keep,
+)
 from trm_ml_mm.evaluation.per_class import class_list_hash, scored_classes
 
 NAMES = [f'class {c}' for c in range(9)]
@@ -84,13 +88,23 @@ def test_partial_ap_equals_a_loop(rule, max_memory, monkeypatch):
 def test_the_disk_changes_nothing_and_is_left_clean(monkeypatch, tmp_path):
     monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path))
     logits, labels = drawn(1, 200)
-    in_memory = feed(MultiLabelAP(), logits, labels).evaluate(200)
     monkeypatch.setattr(entries, 'PIECE', 64)
     monkeypatch.setattr(entries, 'BLOCK', 32)
+    labels[:48] = -1  # batches without a known label
+    in_memory = feed(MultiLabelAP(), logits, labels).evaluate(200)
     metric = feed(MultiLabelAP(max_memory=0), logits, labels)
-    assert len(list(tmp_path.glob('trm_ml_scores_*/*.npy'))) > 3
-    assert metric.evaluate(200) == in_memory
+    assert all(isinstance(piece, entries.StoredEntries)
+               for piece in metric.entries.pieces)
+    stored, held = (sum(len(own.classes(0, 9).scores) for own in pieces)
+                    for pieces in (metric.entries.pieces,
+                                   metric.entries.fresh))
+    assert stored > 4 * held
+    assert stored + held == (labels[:192] != -1).sum()  # a batch is held back
+    # Not even now does the file have a name: a kill leaves nothing.
     assert list(tmp_path.iterdir()) == []
+    file = metric.entries.file
+    assert metric.evaluate(200) == in_memory
+    assert file.closed and metric.entries.file is None
     # A second evaluation starts anew.
     assert feed(metric, logits, labels).evaluate(200) == in_memory
 
@@ -191,13 +205,70 @@ def test_scores_that_diverged_are_refused():
             feed(metric, logits, labels)
 
 
-def test_nothing_stays_on_the_disk_after_an_error(monkeypatch, tmp_path):
-    monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path))
+def test_nothing_stays_on_the_disk_after_an_error(monkeypatch):
     monkeypatch.setattr(entries, 'PIECE', 64)
     logits, labels = drawn(6, 100)
     logits[0, 0] = np.inf
     metric = feed(MultiLabelAP(max_memory=0), logits, labels)
-    assert list(Path(tmp_path).iterdir())
+    file = metric.entries.file
+    assert not file.closed
     with pytest.raises(ValueError, match='diverged'):
         metric.evaluate(100)
-    assert not list(Path(tmp_path).iterdir())
+    assert file.closed
+
+
+def test_a_full_disk_says_what_to_do(monkeypatch):
+    resource = pytest.importorskip('resource')  # not on Windows
+    monkeypatch.setattr(entries, 'PIECE', 64)
+    logits, labels = drawn(7, 100)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+    try:
+        with pytest.raises(OSError, match='do not fit into .*: set TMPDIR to '
+                           'a folder with more room'):
+            feed(MultiLabelAP(max_memory=0), logits, labels)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize('member', ['class 9', 9, -1, 1.])
+def test_groups_of_other_classes_are_refused(member):
+    for metric in (MultiLabelAP(), AttributeMetrics()):
+        feed(metric, *drawn(8))
+        metric.dataset_meta = dict(classes=NAMES, groups=dict(tail=[member]))
+        with pytest.raises(ValueError, match=f'"tail" of the data set has the '
+                           f'class {member!r}, which is none of its 9'):
+            metric.evaluate(60)
+
+
+def test_the_class_list_does_not_depend_on_the_order_of_classes():
+    logits, labels = drawn(9)
+    order = np.random.default_rng(9).permutation(9)
+    found = []
+    for columns in (np.arange(9), order):
+        metric = feed(MultiLabelAP(scored='both'), logits[:, columns],
+                      labels[:, columns])
+        metric.dataset_meta = dict(classes=[NAMES[c] for c in columns])
+        metric.evaluate(60)
+        found.append(scored_classes([metric]))
+    assert found[0] == found[1] and found[0].partial
+    assert found[0].class_list != class_list_hash(NAMES)
+
+
+def test_auroc_says_which_classes_are_left_out(monkeypatch):
+    said = []
+    monkeypatch.setattr(auroc, 'print_log',
+                        lambda text, **_: said.append(text))
+    feed(MultiLabelAUROC(classes=NAMES[5:]), *drawn(10)).evaluate(60)
+    assert len(said) == 1 and said[0].startswith('2 of 4 classes')
+    feed(MultiLabelAUROC(classes=NAMES[:5]), *drawn(10)).evaluate(60)
+    assert len(said) == 1
+
+
+@pytest.mark.parametrize('gap', [0., 9e-4, 1.1e-3, 2e-3, np.nan])
+@pytest.mark.parametrize('size', [0., 100., np.inf, np.nan])
+def test_nearly_equal_is_allclose(gap, size):
+    values = torch.tensor([1., size + gap])
+    others = torch.tensor([1., size])
+    assert nearly_equal(values, others) == torch.allclose(
+        values, others, atol=1e-3, equal_nan=True)

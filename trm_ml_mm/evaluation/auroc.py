@@ -4,6 +4,7 @@ from typing import Dict, List, Optional, Sequence
 import numpy as np
 import torch
 from mmengine.dist import is_main_process
+from mmengine.logging import print_log
 from torch import Tensor
 
 from trm_ml_mm.registry import METRICS
@@ -64,6 +65,11 @@ class MultiLabelAUROC(KnownLabelMetric):
             return None
         self.per_class_auroc = area = torch.tensor(found, dtype=torch.double)
         chosen = self._numbers()
+        lacking = int(area[chosen].isnan().sum())
+        if lacking:
+            print_log(f'{lacking} of {len(chosen)} classes have no known '
+                      'positive or no known negative here and are left out of '
+                      'the mean AUROC.', logger='current')
         values = dict(AUROC=100 * float(area[chosen].nanmean()))
         for name, c in zip(self.classes or (), chosen):
             values[f'AUROC_{name}'] = 100 * float(area[c])

@@ -2,22 +2,20 @@
 
 An average precision needs the scores of the known labels alone. Where most
 labels are missing, these are few. Where there are too many for the memory, they
-wait in a temporary folder until their class is measured.
+wait in a temporary file until their class is measured.
 """
 import tempfile
-from pathlib import Path
-from typing import Iterator, List, NamedTuple, Optional, Tuple
+from typing import BinaryIO, Iterator, List, NamedTuple, Optional, Tuple, Union
 
 import numpy as np
 import torch
 from mmengine.dist import all_gather_object, gather_object, is_main_process
 
 from trm_ml_mm.labels import PRESENT, UNKNOWN
-from trm_ml_mm.utils.arrays import map_array
 
 PIECE = 1 << 22  # entries that are sorted together
 BLOCK = 1 << 24  # entries that are measured together
-FIELDS = 'scores', 'logits', 'positive'
+FIELDS = dict(scores=np.float32, logits=np.float32, positive=np.bool_)
 
 
 class Entries(NamedTuple):
@@ -39,11 +37,54 @@ class Entries(NamedTuple):
         """The classes from ``first`` to ``last - 1``."""
         begin, end = self.offsets[first], self.offsets[last]
         return Entries(self.offsets[first:last + 1] - begin, *(
-            np.asarray(getattr(self, name)[begin:end]) for name in FIELDS))
+            getattr(self, name)[begin:end] for name in FIELDS))
 
     @property
     def bytes(self) -> int:
         return sum(column.nbytes for column in self)
+
+
+class StoredEntries(NamedTuple):
+    """The same in a file, column after column. It is read and not mapped: the
+    pages of a map count as memory of the process."""
+
+    offsets: np.ndarray
+    file: BinaryIO
+    start: int  # byte of the file where the columns begin
+
+    @classmethod
+    def write(cls, entries: Entries, file: BinaryIO) -> 'StoredEntries':
+        """Append to an unbuffered file.
+
+        Raises:
+            OSError: If the disk is full; says what to do.
+        """
+        start = file.seek(0, 2)
+        try:
+            for name in FIELDS:
+                rest = getattr(entries, name).view(np.uint8)
+                while len(rest):  # a write may take a part
+                    rest = rest[file.write(rest):]
+        except OSError as error:
+            raise OSError(
+                f'Scores of the test set do not fit into '
+                f'{tempfile.gettempdir()} ({error}): set TMPDIR to a folder '
+                'with more room, or raise max_memory of the metric.'
+            ) from error
+        return cls(entries.offsets, file, start)
+
+    def classes(self, first: int, last: int) -> Entries:
+        """The classes from ``first`` to ``last - 1``, in memory."""
+        begin, end = self.offsets[first], self.offsets[last]
+        columns, start = [], self.start
+        for dtype in map(np.dtype, FIELDS.values()):
+            column = np.empty(end - begin, dtype)
+            self.file.seek(start + begin * dtype.itemsize)
+            if self.file.readinto(column) != column.nbytes:
+                raise OSError('The temporary file of scores was cut off.')
+            columns.append(column)
+            start += self.offsets[-1] * dtype.itemsize
+        return Entries(self.offsets[first:last + 1] - begin, *columns)
 
 
 def joined(parts: List[Entries]) -> Entries:
@@ -77,14 +118,16 @@ class KnownEntries:
     """Collects the known labels of this rank's images.
 
     Args:
-        max_memory: Bytes; what is more goes to the disk.
+        max_memory: Bytes; what is more goes to the disk, into a file without a
+            name in the folder for temporary files (TMPDIR). However the
+            process ends, the file is gone.
     """
 
     def __init__(self, max_memory: int):
         self.max_memory = max_memory
-        self.pieces: List[Entries] = []
         self.fresh: List[Entries] = []  # of single batches
-        self.folder: Optional[tempfile.TemporaryDirectory] = None
+        self.pieces: List[Union[Entries, StoredEntries]] = []
+        self.file: Optional[BinaryIO] = None
 
     def add(self, rows: torch.Tensor) -> None:
         """Take the labels of a batch; see :func:`entries_of`."""
@@ -94,25 +137,17 @@ class KnownEntries:
             self._join()
 
     def _join(self) -> None:
-        if self.fresh:
-            self.pieces.append(joined(self.fresh))
-            self.fresh = []
+        if not self.fresh:
+            return
+        self.pieces.append(joined(self.fresh))
+        self.fresh = []
         in_memory = [i for i, piece in enumerate(self.pieces)
-                     if not isinstance(piece.scores, np.memmap)]
+                     if isinstance(piece, Entries)]
         if sum(self.pieces[i].bytes for i in in_memory) > self.max_memory:
+            if self.file is None:
+                self.file = tempfile.TemporaryFile(buffering=0)
             for i in in_memory:
-                self.pieces[i] = self._stored(i)
-
-    def _stored(self, number: int) -> Entries:
-        """The same piece, in files."""
-        if self.folder is None:
-            self.folder = tempfile.TemporaryDirectory(prefix='trm_ml_scores_')
-        piece, stored = self.pieces[number], []
-        for name in FIELDS:
-            path = Path(self.folder.name, f'{number}_{name}.npy')
-            np.save(path, getattr(piece, name), allow_pickle=False)
-            stored.append(map_array(path))
-        return Entries(piece.offsets, *stored)
+                self.pieces[i] = StoredEntries.write(self.pieces[i], self.file)
 
     def blocks(self) -> Iterator[Optional[Entries]]:
         """The labels of all ranks, a block of classes at a time, in order.
@@ -132,11 +167,11 @@ class KnownEntries:
                          ) if is_main_process() else None
 
     def close(self) -> None:
-        """Forget everything; temporary files are removed."""
+        """Forget everything; the temporary file is removed."""
         self.pieces, self.fresh = [], []
-        if self.folder is not None:
-            self.folder.cleanup()
-            self.folder = None
+        if self.file is not None:
+            self.file.close()
+            self.file = None
 
 
 def class_blocks(counts: np.ndarray) -> List[Tuple[int, int]]:

@@ -27,12 +27,20 @@ class ScoredClasses(NamedTuple):
     count: int
     among: int  # classes of the data set
     class_list: Optional[str]  # see class_list_hash; None: no names are known
+    lacking: str  # what the other classes lack
+
+    @property
+    def partial(self) -> bool:
+        return self.count < self.among
+
+    def __str__(self) -> str:
+        return f'{self.count} of {self.among} classes (list {self.class_list})'
 
 
 def class_list_hash(names: Sequence[str]) -> str:
-    """16 hexadecimal digits that stand for a list of class names: the start of
-    the SHA-256 of the names, one a line."""
-    return hashlib.sha256('\n'.join(names).encode()).hexdigest()[:16]
+    """16 hexadecimal digits that stand for some classes, in whatever order: the
+    start of the SHA-256 of their sorted names, one a line."""
+    return hashlib.sha256('\n'.join(sorted(names)).encode()).hexdigest()[:16]
 
 
 def scored_classes(metrics: Sequence) -> Optional[ScoredClasses]:
@@ -47,7 +55,8 @@ def scored_classes(metrics: Sequence) -> Optional[ScoredClasses]:
             names = (metric.dataset_meta or {}).get('classes')
             return ScoredClasses(
                 int(scored.sum()), len(scored), names and class_list_hash(
-                    [names[c] for c in scored.nonzero().flatten()]))
+                    [names[c] for c in scored.nonzero().flatten()]),
+                metric.lacking)
     return None
 
 

@@ -221,9 +221,7 @@ class ReportHook(Hook):
         if runner.rank != 0:
             return
         scored = scored_classes(self.evaluator.metrics)
-        only = '' if scored is None or scored.count == scored.among else (
-            f', {scored.count} of {scored.among} classes (list '
-            f'{scored.class_list})')
+        only = f', {scored}' if scored and scored.partial else ''
         table = Table(title=f'Test set, {count} images{only} (percent)')
         table.add_column('method')
         for name in HEADLINE:
