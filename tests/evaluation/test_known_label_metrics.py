@@ -59,13 +59,14 @@ def ap_by_loop(logits, labels, needs_negative):
     return values
 
 
+@pytest.mark.parametrize('seed', range(3))
 @pytest.mark.parametrize('rule', ['positive', 'both'])
 @pytest.mark.parametrize('max_memory', [0, 10**9])
-def test_partial_ap_equals_a_loop(rule, max_memory, monkeypatch):
+def test_partial_ap_equals_a_loop(seed, rule, max_memory, monkeypatch):
     """CSL's rule is 'both'."""
     monkeypatch.setattr(entries, 'PIECE', 50)
     monkeypatch.setattr(entries, 'BLOCK', 60)
-    logits, labels = drawn(0)
+    logits, labels = drawn(seed)
     metric = feed(MultiLabelAP(scored=rule, max_memory=max_memory), logits,
                   labels)
     values = metric.evaluate(60)
@@ -109,8 +110,9 @@ def test_the_disk_changes_nothing_and_is_left_clean(monkeypatch, tmp_path):
     assert feed(metric, logits, labels).evaluate(200) == in_memory
 
 
-def test_auroc_equals_sklearn():
-    logits, labels = drawn(2)
+@pytest.mark.parametrize('seed', range(5))
+def test_auroc_equals_sklearn(seed):
+    logits, labels = drawn(seed)
     metric = feed(MultiLabelAUROC(classes=NAMES[2:5]), logits, labels)
     values = metric.evaluate(60)
     expected = []
@@ -157,10 +159,11 @@ def attributes_by_loop(logits, labels, members, topk):
             np.mean(accuracies))
 
 
-def test_attribute_metrics_equal_a_loop():
-    _, labels = drawn(3)
+@pytest.mark.parametrize('seed', range(5))
+def test_attribute_metrics_equal_a_loop(seed):
+    _, labels = drawn(seed)
     # No ties: the published rule does not say which of them is among the best.
-    logits = np.random.default_rng(3).normal(size=labels.shape).astype(
+    logits = np.random.default_rng(seed).normal(size=labels.shape).astype(
         np.float32)
     logits[0, 0] = 0  # a score of just 0.5 is not above it
     labels[0, 0] = 1
