@@ -3,7 +3,7 @@
 _base_ = [
     '_base_/default_runtime.py',
     '_base_/datasets/vaw.py',
-    '_base_/models/trm_ml_rn101.py',
+    '_base_/models/trm_ml_rn101_not_at_random.py',
     '_base_/schedules/adamw_cosine.py',
 ]
 
