@@ -77,6 +77,17 @@ def test_waits_do_not_grow_with_the_batch(monkeypatch, setting, split):
     assert len(set(counts)) == 1, counts
 
 
+def test_sampling_classes_waits_once(monkeypatch, setting):
+    model, samples = setting
+    model.train()
+    data = model.data_preprocessor(pseudo_collate(samples['train'][:8]))
+    counts = []
+    for sampled in (None, 30, 29):
+        monkeypatch.setattr(model.head, 'sampled_classes', sampled)
+        counts.append(waits(monkeypatch, lambda: model(**data, mode='loss')))
+    assert counts[0] == counts[1] == counts[2] - 1
+
+
 def test_the_counter_counts(monkeypatch):
     scores = torch.rand(5, 3)
     assert waits(monkeypatch, lambda: [s.max().item() for s in scores]) == 5
