@@ -64,7 +64,8 @@ class TextRegionMatchingHead(MatchingHead):
     Args:
         loss: Loss over known labels, on logits of ``train_level``.
         region: Options of :class:`~trm_ml_mm.models.region.CategoryRegions`,
-            or, with ``type``, another module that is called like it.
+            or, with ``type``, another module that is called like it; with
+            ``classes`` too, if they are sampled or more than one block.
         region_loss: The same kind of loss on region-level logits.
         distillation: Config of ``RegionDistillationLoss``.
         prototypes: Config of ``MultimodalPrototypes``.
