@@ -44,15 +44,16 @@ def average_precision(scores: Tensor,
     scores, targets = (value.cpu().numpy()
                        for value in (scores, targets.to(torch.int8)))
 
+    def ap_of(own: np.ndarray, labels: np.ndarray) -> float:
+        known = labels != UNKNOWN
+        return class_ap(precision_at_positives(
+            own[known], labels[known] == PRESENT), interpolated)
+
     def ap_of_columns(first: int) -> List[float]:
         # Eight adjacent columns are copied to rows together.
         columns = slice(first, first + 8)
-        return [
-            class_ap(own[known != UNKNOWN], known[known != UNKNOWN] == PRESENT,
-                     interpolated)
-            for own, known in zip(np.ascontiguousarray(scores[:, columns].T),
-                                  np.ascontiguousarray(targets[:, columns].T))
-        ]
+        return list(map(ap_of, np.ascontiguousarray(scores[:, columns].T),
+                        np.ascontiguousarray(targets[:, columns].T)))
 
     # NumPy releases the interpreter's lock while it copies and sorts.
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
@@ -61,26 +62,37 @@ def average_precision(scores: Tensor,
     return torch.tensor(values, dtype=torch.double)
 
 
-def class_ap(scores: np.ndarray, positive: np.ndarray,
-             interpolated: bool = False) -> float:
-    """:func:`average_precision` of one class.
+def precision_at_positives(scores: np.ndarray,
+                           positive: np.ndarray) -> np.ndarray:
+    """Precision of one class where recall rises, which is at positives only.
 
-    Recall rises only at positives. So precision is needed only at the scores
-    of positives, and negatives below all positives never matter.
+    Negatives below all positives never matter.
 
     Args:
         scores: ``(K,)`` of its K known labels.
-        positive: ``(K,)`` bool.
-        interpolated: Which definition.
+        positive: ``(K,)`` bool, P of them true.
+
+    Returns:
+        ``(P,)`` float64, lowest positive first.
     """
     negative = scores[~positive]
     positive = np.sort(scores[positive])
     if not len(positive):
-        return float('nan')
+        return np.zeros(0)
     negative = negative[negative >= positive[0]]
     hits = len(positive) - np.searchsorted(positive, positive)
-    misses = _count_at_least(negative, positive)
-    precision = hits / (hits + misses)
+    return hits / (hits + _count_at_least(negative, positive))
+
+
+def class_ap(precision: np.ndarray, interpolated: bool = False) -> float:
+    """:func:`average_precision` of one class; NaN without positives.
+
+    Args:
+        precision: Of :func:`precision_at_positives`.
+        interpolated: Which definition.
+    """
+    if not len(precision):
+        return float('nan')
     if interpolated:  # lower scores have a larger recall
         precision = np.maximum.accumulate(precision)
     return precision.mean()

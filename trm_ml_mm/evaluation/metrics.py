@@ -27,6 +27,7 @@ from .functional import (
     check_finite,
     class_ap,
     mean_over_classes,
+    precision_at_positives,
     precision_recall_of,
     predict,
 )
@@ -348,8 +349,9 @@ class MultiLabelAP(KnownLabelMetric):
 
 def ap_and_counts(scores: np.ndarray, positive: np.ndarray) -> tuple:
     """AP, interpolated AP, positives and known labels of one class."""
-    return (class_ap(scores, positive), class_ap(scores, positive, True),
-            int(positive.sum()), len(positive))
+    precision = precision_at_positives(scores, positive)
+    return (class_ap(precision), class_ap(precision, True),
+            len(precision), len(positive))
 
 
 class ThresholdCounts:
