@@ -14,6 +14,7 @@ from .names import (
     scene_classes,
     vocabulary,
 )
+from .proposals import load_scores, proposed_mask
 from .protocols import (
     check_known,
     draw_mask,
@@ -36,7 +37,7 @@ __all__ = [
     'LabelTable', 'Mask', 'NUS_CLASSES', 'PRESENT', 'TableColumns', 'UNKNOWN',
     'VOC_CLASSES', 'check_known', 'class_names', 'draw_mask',
     'known_label_mask', 'listed_positives_mask', 'load_labels', 'load_mask',
-    'mask_hash', 'prompt_name', 'read_classes', 'read_table', 'save_mask',
-    'scene_classes', 'single_positive_mask', 'summarize_labels', 'vocabulary',
-    'write_table'
+    'load_scores', 'mask_hash', 'prompt_name', 'proposed_mask',
+    'read_classes', 'read_table', 'save_mask', 'scene_classes',
+    'single_positive_mask', 'summarize_labels', 'vocabulary', 'write_table'
 ]
