@@ -35,7 +35,7 @@ def test_without_random_ones_it_is_the_top_of_a_loop():
         mean = sum(scores[:, c]) / 200
         spread = (sum((scores[:, c] - mean)**2) / 200)**.5
         z[:, c] = (scores[:, c] - mean) / spread
-    ranked = sorted(((-z[i, c], i, c) for i in range(200) for c in range(6)))
+    ranked = sorted((-z[i, c], i, c) for i in range(200) for c in range(6))
     assert {(i, c) for _, i, c in ranked[:120]} == set(
         zip(*map(list, np.nonzero(mask))))
     # Ties: the earlier ones, in the order of the matrix.
