@@ -7,10 +7,15 @@ random. For the other, zero-shot CLIP proposes labels and a person verifies
 them. Tables say what each mask knows, and what each method reaches on the fully
 labelled test split. An interrupted benchmark continues when the same command
 is given again.
+
+--choices does not touch the test split: it searches the options of the
+selective loss on the validation split of a scene set of its own.
 """
 import argparse
+import itertools
+import statistics
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Union
 
 import numpy as np
 from mmengine.runner import find_latest_checkpoint
@@ -21,10 +26,15 @@ from trm_ml_mm.datasets import label_matrix
 from trm_ml_mm.datasets.scenes.rendering import object_mask, visible_fractions
 from trm_ml_mm.datasets.scenes.world import MIN_VISIBLE, compose_scene
 from trm_ml_mm.engine import build_dataset, load_config
-from trm_ml_mm.experiments.plan import parse_options, plan
+from trm_ml_mm.experiments.plan import parse_options, plan, short_option
 from trm_ml_mm.experiments.report import difference_table
 from trm_ml_mm.experiments.results import Results
-from trm_ml_mm.experiments.run import cache_features, read_row, run_grid
+from trm_ml_mm.experiments.run import (
+    cache_features,
+    read_row,
+    read_validation,
+    run_grid,
+)
 from trm_ml_mm.experiments.suites import OPTIONS, OURS, SCENE_SETS, method_of
 from trm_ml_mm.experiments.tables import markdown, table
 from trm_ml_mm.labels import (
@@ -37,27 +47,35 @@ from trm_ml_mm.labels import (
 from trm_ml_mm.utils.io import atomic_write
 
 ROOT = Path(__file__).parents[2]
-WEAK = 'configs/baselines/zero_shot_global.py'
+WEAK = 'baselines/zero_shot_global'
 RANDOM, PROPOSED = 'missing at random', 'proposed by a weak model'
 SIZES = ('small', 'medium', 'large')
 VIEWS = 4  # augmented views per training image in the feature cache
+TUNING_SET, TUNING_SEED = 0, 10  # no result uses them
+TOPS, THRESHOLDS = (1, 3, 5), (.2, .3)
 
 
 class Head(NamedTuple):
-    """The same head with each treatment of unknown labels."""
+    """Configs of one head with each treatment of unknown labels."""
 
     ignore: str
     negative: str
     selective: str
 
 
-HEADS = [Head('baselines/query_decoder_text',
-              'unknown_labels/query_decoder_text_negative',
-              'unknown_labels/query_decoder_text_selective'),
-         Head('ablations/no_pseudo', 'unknown_labels/no_pseudo_negative',
-              'unknown_labels/no_pseudo_selective'),
-         Head('baselines/linear_probe', 'unknown_labels/linear_probe_negative',
-              'unknown_labels/linear_probe_selective')]
+class Draw(NamedTuple):
+    """One mask."""
+
+    name: str  # RANDOM or PROPOSED
+    seed: int
+    scene_set: int
+    known: Union[float, str]  # as the config of a run has it
+
+
+HEADS = [Head(ignore, f'unknown_labels/{Path(ignore).name}_negative',
+              f'unknown_labels/{Path(ignore).name}_selective')
+         for ignore in ('baselines/query_decoder_text', 'ablations/no_pseudo',
+                        'baselines/linear_probe')]
 
 
 def parse_args():
@@ -68,6 +86,7 @@ def parse_args():
                         help='proportion of known labels')
     parser.add_argument('--seeds', type=int, default=3)
     parser.add_argument('--processes', type=int, help='runs at a time')
+    parser.add_argument('--choices', action='store_true')
     return parse(parser)
 
 
@@ -75,25 +94,25 @@ def path_of(config):
     return str(ROOT / 'configs' / f'{config}.py')
 
 
-def draw_masks(out, seeds, known):
-    """{(setting, seed): what ``known`` is in the config of a run}. Scenes are
-    those of the suite: seeds alternate between two sets."""
-    settings = {}
-    for seed in range(seeds):
-        scene_set = SCENE_SETS[seed % 2]
-        path = out / 'masks' / f'proposed_{known}_seed{seed}.npz'
+def draw_masks(out, known, places):
+    """Both masks for each (seed, scene set)."""
+    draws = []
+    for seed, scene_set in places:
+        path = out / f'masks/proposed_{known}_set{scene_set}_seed{seed}.npz'
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            scores = zero_shot_training_scores(
-                str(ROOT / WEAK), dict(scene_set=scene_set))
+            scores = zero_shot_training_scores(path_of(WEAK),
+                                               dict(scene_set=scene_set))
             save_mask(path, proposed_mask(scores, known, seed=seed),
                       f'proposed {known}', seed)
-        settings[RANDOM, seed], settings[PROPOSED, seed] = known, str(path)
-    return settings
+        draws += [Draw(RANDOM, seed, scene_set, known),
+                  Draw(PROPOSED, seed, scene_set, str(path))]
+    return draws
 
 
 def visible_areas(dataset):
-    """Of each present label, the pixels of its largest object: ``(N, C)``."""
+    """Of each present label, the visible pixels of its largest object:
+    ``(N, C)``."""
     names = {name: c for c, name in enumerate(dataset.metainfo['classes'])}
     areas = np.zeros((len(dataset), len(names)))
     for i in range(len(dataset)):
@@ -107,45 +126,37 @@ def visible_areas(dataset):
     return areas
 
 
-def mask_statistics(settings):
-    """What each mask knows, in percent; means over seeds."""
+def mask_statistics(draws):
+    """What each mask knows, in percent; means over draws."""
     found = {RANDOM: [], PROPOSED: []}
-    for (setting, seed), known in settings.items():
-        cfg = load_config(path_of('trm_ml_scenes'), dict(
-            scene_set=SCENE_SETS[seed % 2]))
-        dataset = build_dataset(cfg).dataset
-        present = label_matrix(dataset) == PRESENT
-        mask = load_mask(known).mask if setting == PROPOSED else draw_mask(
-            label_matrix(dataset), known, seed or None)
-        areas = visible_areas(dataset)
-        bounds = np.quantile(areas[present], [1 / 3, 2 / 3])
-        third = np.digitize(areas, bounds)
-        found[setting].append([
+    for draw in draws:
+        dataset = build_dataset(load_config(path_of('trm_ml_scenes'), dict(
+            scene_set=draw.scene_set))).dataset
+        labels = label_matrix(dataset)
+        mask = load_mask(draw.known).mask if draw.name == PROPOSED else (
+            draw_mask(labels, draw.known, draw.seed or None))
+        present, areas = labels == PRESENT, visible_areas(dataset)
+        third = np.digitize(areas, np.quantile(areas[present], [1 / 3, 2 / 3]))
+        found[draw.name].append([
             mask.mean(), present[mask].mean(), mask[present].mean(),
             *(mask[present & (third == part)].mean() for part in range(3))])
     return [['mask (percent)', 'labels known', 'known ones that are present',
              'positives known', *(f'of {size} ones' for size in SIZES)],
-            *([setting, *(f'{100 * value:.1f}'
-                          for value in np.mean(rows, 0))]
-              for setting, rows in found.items())]
+            *([name, *(f'{100 * value:.1f}' for value in np.mean(rows, 0))]
+              for name, rows in found.items())]
 
 
-def jobs_of(configs, settings):
-    """{(setting, config): its runs}; every seed has its own mask."""
-    found = {}
-    for (setting, seed), known in settings.items():
-        data = (f'scene_set={SCENE_SETS[seed % 2]}', )
-        for config in configs:
-            found.setdefault((setting, config), []).extend(
-                plan([path_of(config)], [known], [seed], [data]))
-    return found
+def jobs_of(config, draws):
+    """A run for each mask."""
+    return [plan([path_of(config)], [draw.known], [draw.seed],
+                 [(f'scene_set={draw.scene_set}', )])[0] for draw in draws]
 
 
-def with_prior(job, ignored, out):
+def with_prior(job, ignored, out, *options):
     """A run with the selective loss, whose prior is the mean prediction of the
     run that ignored unknown labels."""
     name = '_'.join([ignored.method, Path(str(ignored.known)).stem,
-                     f'seed{ignored.seed}'])
+                     *ignored.data, f'seed{ignored.seed}'])
     path = out / 'priors' / f'{name}.npy'
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -153,49 +164,83 @@ def with_prior(job, ignored, out):
                             ignored.config, parse_options(ignored.data))
         with atomic_write(path) as fresh, open(fresh, 'wb') as file:
             np.save(file, prior)
-    return job._replace(variant=(f'model.head.loss.prior={path}', ))
+    return job._replace(variant=(f'model.head.loss.prior={path}', *options))
 
 
-def run_all(settings, out, processes):
-    """Run everything; {(setting, config): its runs}."""
-    first = ['trm_ml_scenes', *(name for head in HEADS
-                                for name in (head.ignore, head.negative))]
-    jobs = jobs_of(first, settings)
-    selective = jobs_of([head.selective for head in HEADS], settings)
+def run(jobs, args):
+    """Train all jobs from cached features."""
+    features = args.out / 'features'
+    cache_features(jobs, features, VIEWS, OPTIONS)
+    run_grid(jobs, args.out, ROOT / 'tools/train.py', args.processes, OPTIONS,
+             features)
 
-    def run(found):
-        flat = [job for group in found.values() for job in group]
-        cache_features(flat, out / 'features', VIEWS, OPTIONS)
-        run_grid(flat, out, ROOT / 'tools/train.py', processes, OPTIONS,
-                 out / 'features')
 
-    run(jobs)
+def search(args):
+    """Validation mAP of each setting of the selective loss, beside those of
+    the other two treatments: a table."""
+    draws = draw_masks(args.out, args.known, [(TUNING_SEED, TUNING_SET)])
+    settings = [(f'model.head.loss.top={top}',
+                 f'model.head.loss.prior_threshold={threshold}')
+                for top, threshold in itertools.product(TOPS, THRESHOLDS)]
+    rows = {name: [] for name in ('ignore', 'negative', *settings)}
     for head in HEADS:
-        for setting in (RANDOM, PROPOSED):
-            selective[setting, head.selective] = [
-                with_prior(job, ignored, out) for job, ignored in zip(
-                    selective[setting, head.selective],
-                    jobs[setting, head.ignore])]
-    run(selective)
-    return {**jobs, **selective}
+        ignored, negative, selective = (jobs_of(config, draws)
+                                        for config in head)
+        run([*ignored, *negative], args)
+        rows['ignore'] += ignored
+        rows['negative'] += negative
+        for setting in settings:
+            rows[setting] += [with_prior(job, first, args.out, *setting)
+                              for job, first in zip(selective, ignored)]
+    run([job for setting in settings for job in rows[setting]], args)
+    lines = [['validation mAP (percent)', *(
+        f'{Path(head.ignore).name}, {draw.name}' for head in HEADS
+        for draw in draws), 'mean']]
+    for name, jobs in rows.items():
+        values = [read_validation(job, args.out) for job in jobs]
+        title = name if isinstance(name, str) else ', '.join(
+            ['selective', *map(short_option, name)])
+        lines.append([title, *(f'{value:.2f}' for value in [
+            *values, statistics.fmean(values)])])
+    return lines
+
+
+def compare(args):
+    """Run everything that the tables need, and print them. Seeds alternate
+    between the scene sets of the benchmark suite."""
+    draws = draw_masks(args.out, args.known, [
+        (seed, SCENE_SETS[seed % 2]) for seed in range(args.seeds)])
+    print(markdown(mask_statistics(draws)))
+    jobs = {config: jobs_of(config, draws) for head in HEADS
+            for config in (head.ignore, head.negative)}
+    jobs['trm_ml_scenes'] = jobs_of('trm_ml_scenes', draws)
+    run([job for group in jobs.values() for job in group], args)
+    for head in HEADS:
+        jobs[head.selective] = [
+            with_prior(job, ignored, args.out) for job, ignored in zip(
+                jobs_of(head.selective, draws), jobs[head.ignore])]
+    run([job for head in HEADS for job in jobs[head.selective]], args)
+    order = ['trm_ml_scenes', *(config for head in HEADS for config in head)]
+    rows = [dict(read_row(job, args.out), known=draw.name,
+                 method=method_of(job))
+            for config in order for job, draw in zip(jobs[config], draws)]
+    for metric in ('mAP', 'CF1'):
+        print(f'{metric} on the test split (percent), {args.seeds} seeds:\n')
+        print(markdown(table(rows, metric)))
+    print(f'mAP minus that of {OURS}, run by run:\n')
+    print(markdown(difference_table(
+        Results.from_rows(rows), [Path(config).name for config in order[1:]],
+        OURS)))
 
 
 @command
 def main():
     args = parse_args()
-    out = Path(args.out)
-    settings = draw_masks(out, args.seeds, args.known)
-    print(markdown(mask_statistics(settings)))
-    jobs = run_all(settings, out, args.processes)
-    rows = [dict(read_row(job, out), known=setting, method=method_of(job))
-            for (setting, _), group in jobs.items() for job in group]
-    order = [OURS, *(Path(name).stem for head in HEADS for name in head)]
-    rows.sort(key=lambda row: order.index(row['method']))
-    for metric in ('mAP', 'CF1'):
-        print(f'{metric} on the test split (percent), {args.seeds} seeds\n')
-        print(markdown(table(rows, metric)))
-    print(f'mAP minus that of {OURS}, run by run\n')
-    print(markdown(difference_table(Results.from_rows(rows), order[1:], OURS)))
+    args.out = Path(args.out)
+    if args.choices:
+        print(markdown(search(args)))
+    else:
+        compare(args)
 
 
 if __name__ == '__main__':
