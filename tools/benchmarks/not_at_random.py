@@ -94,6 +94,11 @@ def path_of(config):
     return str(ROOT / 'configs' / f'{config}.py')
 
 
+def options_of(scene_set):
+    """Those of all runs on a scene set."""
+    return parse_options([*OPTIONS, f'scene_set={scene_set}'])
+
+
 def draw_masks(out, known, places):
     """Both masks for each (seed, scene set)."""
     draws = []
@@ -101,8 +106,8 @@ def draw_masks(out, known, places):
         path = out / f'masks/proposed_{known}_set{scene_set}_seed{seed}.npz'
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            scores = zero_shot_training_scores(path_of(WEAK),
-                                               dict(scene_set=scene_set))
+            scores = zero_shot_training_scores(
+                path_of(WEAK), options_of(scene_set))
             save_mask(path, proposed_mask(scores, known, seed=seed),
                       f'proposed {known}', seed)
         draws += [Draw(RANDOM, seed, scene_set, known),
@@ -130,8 +135,8 @@ def mask_statistics(draws):
     """What each mask knows, in percent; means over draws."""
     found = {RANDOM: [], PROPOSED: []}
     for draw in draws:
-        dataset = build_dataset(load_config(path_of('trm_ml_scenes'), dict(
-            scene_set=draw.scene_set))).dataset
+        dataset = build_dataset(load_config(
+            path_of('trm_ml_scenes'), options_of(draw.scene_set))).dataset
         labels = label_matrix(dataset)
         mask = load_mask(draw.known).mask if draw.name == PROPOSED else (
             draw_mask(labels, draw.known, draw.seed or None))
@@ -161,7 +166,8 @@ def with_prior(job, ignored, out, *options):
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         prior = label_prior(find_latest_checkpoint(str(ignored.work_dir(out))),
-                            ignored.config, parse_options(ignored.data))
+                            ignored.config,
+                            parse_options([*OPTIONS, *ignored.data]))
         with atomic_write(path) as fresh, open(fresh, 'wb') as file:
             np.save(file, prior)
     return job._replace(variant=(f'model.head.loss.prior={path}', *options))
