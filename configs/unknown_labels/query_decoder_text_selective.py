@@ -7,5 +7,5 @@ model = dict(
     head=dict(
         loss=dict(
             type='trm_ml_mm.SelectiveLoss', mode='selective',
-            gamma_unknown=4., prior=None, prior_threshold=0.5, top=5),
+            gamma_unknown=4., prior=None, prior_threshold=0.3, top=3),
         assume_negative=0.))
