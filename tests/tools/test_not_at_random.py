@@ -62,8 +62,8 @@ def test_a_small_benchmark_runs(benchmark, tmp_path, monkeypatch, capsys):
         job = json.loads(path.read_text())
         record = json.loads((path.parent / FILE).read_text())
         runs[job['method'], job['known'] == .1] = job, record
-    methods = {'trm_ml_scenes', 'linear_probe', 'linear_probe_negative',
-               'linear_probe_selective'}
+    methods = {'trm_ml_scenes', 'trm_ml_no_class_ratio', 'linear_probe',
+               'linear_probe_negative', 'linear_probe_selective'}
     assert runs.keys() == {(m, r) for m in methods for r in (True, False)}
     for (method, _), (job, record) in runs.items():
         assert job['data'] == ['scene_set=2'] and job['seed'] == 0

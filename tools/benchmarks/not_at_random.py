@@ -48,6 +48,7 @@ from trm_ml_mm.utils.io import atomic_write
 
 ROOT = Path(__file__).parents[2]
 WEAK = 'baselines/zero_shot_global'
+TRM_ML = ('trm_ml_scenes', 'unknown_labels/trm_ml_no_class_ratio')
 RANDOM, PROPOSED = 'missing at random', 'proposed by a weak model'
 SIZES = ('small', 'medium', 'large')
 VIEWS = 4  # augmented views per training image in the feature cache
@@ -217,26 +218,27 @@ def compare(args):
     draws = draw_masks(args.out, args.known, [
         (seed, SCENE_SETS[seed % 2]) for seed in range(args.seeds)])
     print(markdown(mask_statistics(draws)))
-    jobs = {config: jobs_of(config, draws) for head in HEADS
-            for config in (head.ignore, head.negative)}
-    jobs['trm_ml_scenes'] = jobs_of('trm_ml_scenes', draws)
+    jobs = {config: jobs_of(config, draws) for config in [
+        *TRM_ML, *(name for head in HEADS
+                   for name in (head.ignore, head.negative))]}
     run([job for group in jobs.values() for job in group], args)
     for head in HEADS:
         jobs[head.selective] = [
             with_prior(job, ignored, args.out) for job, ignored in zip(
                 jobs_of(head.selective, draws), jobs[head.ignore])]
     run([job for head in HEADS for job in jobs[head.selective]], args)
-    order = ['trm_ml_scenes', *(config for head in HEADS for config in head)]
+    order = [*TRM_ML, *(config for head in HEADS for config in head)]
     rows = [dict(read_row(job, args.out), known=draw.name,
                  method=method_of(job))
             for config in order for job, draw in zip(jobs[config], draws)]
     for metric in ('mAP', 'CF1'):
         print(f'{metric} on the test split (percent), {args.seeds} seeds:\n')
         print(markdown(table(rows, metric)))
-    print(f'mAP minus that of {OURS}, run by run:\n')
-    print(markdown(difference_table(
-        Results.from_rows(rows), [Path(config).name for config in order[1:]],
-        OURS)))
+    names = [OURS, *(Path(config).name for config in order[1:])]
+    reference = names.pop(1)
+    print(f'mAP minus that of {reference}, run by run:\n')
+    print(markdown(difference_table(Results.from_rows(rows), names,
+                                    reference)))
 
 
 @command
