@@ -8,6 +8,7 @@ import gc
 import json
 import random
 import re
+import shutil
 import sys
 import tempfile
 import time
@@ -31,6 +32,12 @@ from trm_ml_mm.datasets import (
     NUSWide,
     VOCMultiLabel,
     label_matrix,
+)
+from trm_ml_mm.datasets.shards import (
+    ImageList,
+    ShardBackend,
+    ShardFolder,
+    write_shards,
 )
 from trm_ml_mm.engine import read_checkpoint
 from trm_ml_mm.evaluation.run_record import FORMAT, read_record
@@ -189,6 +196,33 @@ def cache(root):
             'part_0/features.npy'], lambda: FeatureCache(root)
 
 
+def shards(root):
+    images = ImageList([str(root / name) for name in 'abcd'], [str(root)] * 4)
+    for number, path in enumerate(images.paths):
+        Path(path).write_bytes(bytes([number]) * 700)
+    write_shards(images, root / 's', 4000)
+    files = [f's/{name}' for name in (
+        'index.npy', 'shard-000000.tar', 'shard-000000.npy')]
+
+    def read():
+        shutil.rmtree(root / 'more', ignore_errors=True)
+        shutil.copytree(root / 's', root / 'more')
+        write_shards(images, root / 'more', 4000)  # looks at what is there
+        folder = ShardFolder(root / 's')
+        for name in 'abcd':
+            content = folder.read(name)
+            if content is None:
+                raise_missing(root / name)
+            assert content == Path(root / name).read_bytes()
+
+    return files, read
+
+
+def raise_missing(path):
+    """As the data set does, by the package's own words."""
+    ShardBackend(path.parent / 's', str(path.parent)).get(path)
+
+
 def record(root):
     (root / 'test_results.json').write_text(json.dumps(dict(
         format=FORMAT, head='h', config='c', seed=0, known_labels=None,
@@ -236,7 +270,7 @@ READERS = dict(
     csv_columns=csv_columns, csv_lists=csv_lists, json=json_labels, coco=coco,
     voc=voc, vg=vg, nus=nus, cub=cub, mask=mask, mask_matrix=mask_matrix,
     labels=labels, positives=positives, names=names, checkpoint=checkpoint,
-    archive=archive, cache=cache, record=record,
+    archive=archive, cache=cache, shards=shards, record=record,
     label_studio=partial(answers, 'labelstudio', 'a.json'),
     cvat=partial(answers, 'cvat', 'a.xml'),
     cvat_archive=partial(answers, 'cvat', 'a.xml', archive=True))

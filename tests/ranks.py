@@ -35,18 +35,18 @@ class RanksAgreeHook(Hook):
         print(f'rank {get_rank()}: agreed after {self.steps} steps')
 
 
-def make_head():
+def make_head(num_classes=6, **options):
     torch.manual_seed(0)
     head = MODELS.build(dict(
         type='trm_ml_mm.TextRegionMatchingHead',
-        num_classes=6,
+        num_classes=num_classes,
         dim=16,
         loss=dict(type='trm_ml_mm.PartialAsymmetricLoss'),
         distillation=dict(type='trm_ml_mm.RegionDistillationLoss'),
         contrast=dict(type='trm_ml_mm.MultimodalContrastiveLoss'),
         prototypes=dict(type='trm_ml_mm.MultimodalPrototypes',
                         warmup_images=0),
-        pseudo_weight=.5, assume_negative=.1, relations=10.))
+        pseudo_weight=.5, assume_negative=.1, relations=10., **options))
     for value in head.parameters():
         value.data.add_(.05 * torch.randn_like(value))
     return head
@@ -132,6 +132,56 @@ def selective_loss_equals_joined_batch():
         print(f'rank {get_rank()}, {loss.mode}: the loss agrees')
 
 
+def sampled_steps_agree():
+    """8 of 20 classes in each step: those that any rank has a label of."""
+    from mmpretrain.structures import DataSample
+
+    from trm_ml_mm.models import CLIPFeatures
+    torch.manual_seed(1)
+    dense = torch.randn(3, 12, 16, 3, 3)
+    text = torch.nn.functional.normalize(torch.randn(1, 20, 16), dim=-1)
+    targets = torch.full((3, 12, 20), -1.)
+    for i in range(12):  # every image has a known label of its own class
+        targets[:, i, i % 5] = torch.tensor([1., 0., 1.])
+
+    def run(rows):
+        head, chosen = make_head(20, sampled_classes=8), []
+        match = head.match
+        head.match = lambda feats, classes: (
+            chosen.append(classes.tolist()) or match(feats, classes))
+        for images, known in zip(dense, targets):
+            head.zero_grad()
+            losses = head.loss(
+                CLIPFeatures((images[rows], ), text, text[0]),
+                [DataSample().set_gt_score(row) for row in known[rows]])
+            sum(v for k, v in losses.items() if 'loss' in k).backward()
+        grads = {f'grad {k}': p.grad for k, p in head.named_parameters()
+                 if p.grad is not None}
+        return chosen, head, grads
+
+    chosen, alone, grads = run(slice(12))
+    assert all(len(c) == 8 and set(range(5)) <= set(c) for c in chosen)
+    assert len(set(map(str, chosen))) == 3
+    rank = int(os.environ['RANK'])
+    for world in (2, 3):
+        if rank >= world:
+            continue
+        torch.distributed.init_process_group(
+            'gloo', f'file://{sys.argv[2]}/{world}', rank=rank,
+            world_size=world)
+        again, head, own = run(slice(rank, None, world))
+        assert again == chosen
+        for grad in own.values():
+            torch.distributed.all_reduce(grad)
+            grad /= world
+        for name, value in {**alone.state_dict(), **grads}.items():
+            other = {**head.state_dict(), **own}[name]
+            gap = value.nan_to_num().double() - other.nan_to_num().double()
+            assert gap.abs().max() < 1e-5, name
+        torch.distributed.destroy_process_group()
+        print(f'rank {rank} of {world}: agrees')
+
+
 def uneven_ranks_start_alike():
     """5 and 11 images: the start of one rank with all 16."""
     from trm_ml_mm.models import CLIPFeatures
@@ -157,7 +207,14 @@ def uneven_ranks_start_alike():
 
 
 def metrics_agree():
-    from trm_ml_mm.evaluation import MultiLabelAP, MultiLabelF1
+    from trm_ml_mm.evaluation import (
+        AttributeMetrics,
+        MultiLabelAP,
+        MultiLabelAUROC,
+        MultiLabelF1,
+        entries,
+    )
+    entries.PIECE, entries.BLOCK = 8, 40  # several pieces and blocks
     torch.manual_seed(2)
     logits = torch.randn(31, 5)
     targets = torch.randint(-1, 2, (31, 5)).float()
@@ -165,10 +222,13 @@ def metrics_agree():
     def run(rows):
         before = set(os.listdir())
         values = {}
-        for metric in (MultiLabelAP(), MultiLabelF1()):
-            metric.process(None, [
-                dict(pred_score=logits[i].sigmoid(), pred_logit=logits[i],
-                     gt_score=targets[i]) for i in rows])
+        for metric in (MultiLabelAP(), MultiLabelF1(),
+                       MultiLabelAP(prefix='disk', max_memory=0),
+                       AttributeMetrics(topk=2), MultiLabelAUROC()):
+            for start in range(0, len(rows), 4):
+                metric.process(None, [
+                    dict(pred_score=logits[i].sigmoid(), pred_logit=logits[i],
+                         gt_score=targets[i]) for i in rows[start:start + 4]])
             values.update(metric.evaluate(31))
         assert set(os.listdir()) == before  # nothing beside the work dir
         return values

@@ -60,6 +60,7 @@ NOT_HERE = {
         'python tools/benchmarks': 'measures for minutes',
         'python -m torch.distributed.run': 'run by tests/features/'
                                            'test_cache.py'},
+    'docs/shards.md': {'python tools/benchmarks': 'measures for minutes'},
     'docs/benchmarks.md': {
         'python tools/evidence.py': 'takes hours; its parts are run by '
                                     'tests/experiments/test_suite.py'},
@@ -76,7 +77,9 @@ PREPARED = {
     'cp -r data/own/images .',
     'docs/report.md': 'cp -r work_dirs/trm_ml_scenes work_dirs/text_pixel',
     'docs/performance.md': 'trm-ml split data/own/labels.csv '
-                           '--images data/own/images'}
+                           '--images data/own/images',
+    'docs/shards.md': 'trm-ml split data/own/labels.csv '
+                      '--images data/own/images'}
 
 
 @pytest.fixture(scope='module')

@@ -5,6 +5,7 @@ import cv2
 import numpy as np
 
 from trm_ml_mm.datasets import CUB_ATTRIBUTES, NUS_CLASSES
+from trm_ml_mm.datasets.chexpert import FINDINGS
 
 SPLITS = ('train', 'test')
 
@@ -112,5 +113,131 @@ def csv(root):
         (root / f'{split}.csv').write_text(CSV)
 
 
+OPEN_IMAGES_CLASSES = {'/m/01': 'Animal', '/m/02': 'Dog', '/m/03': 'Orange',
+                       '/m/04': 'Orange', '/m/05': 'Tree, old'}
+# (Image, class, confidence); the last class is in no list of classes.
+OPEN_IMAGES_LABELS = dict(
+    train=[(0xfedcba9876543210, '/m/02', 1), (1, '/m/01', 0),
+           (0xfedcba9876543210, '/m/03', 0), (1, '/m/04', 1),
+           (2, '/m/05', 1), (3, '/m/03', 1)],
+    validation=[(4, '/m/01', 1), (5, '/m/01', 0), (5, '/m/04', 1)],
+    test=[(6, '/m/02', 1), (7, '/m/02', 0), (7, '/m/03', 1)])
+
+
+def open_images(root):
+    (root / 'oidv6-class-descriptions.csv').write_text(
+        'LabelName,DisplayName\n' + ''.join(
+            f'{mid},"{name}"\n' if ',' in name else f'{mid},{name}\n'
+            for mid, name in OPEN_IMAGES_CLASSES.items()))
+    (root / 'oidv6-classes-trainable.txt').write_text(
+        '\n'.join(list(OPEN_IMAGES_CLASSES)[:4]) + '\n')
+    names = dict(train='oidv6-train')
+    for split, labels in OPEN_IMAGES_LABELS.items():
+        path = root / (f'{names.get(split, split)}-annotations-human-'
+                       'imagelabels.csv')
+        path.write_text('ImageID,Source,LabelName,Confidence\n' + ''.join(
+            f'{number:016x},verification,{mid},{value}\n'
+            for number, mid, value in labels))
+        for number, *_ in labels:
+            image(root / split / f'{number:016x}.jpg')
+
+
+LVIS_CATEGORIES = [  # id, name, frequency; in no order
+    (3, 'cup', 'c'), (1, 'bow_(weapon)', 'r'), (7, 'tv', 'f'), (5, 'cat', 'f')]
+# Image, its folder, categories with an annotation, and absent ones. Of the
+# first image, not all cats are annotated.
+LVIS_IMAGES = dict(
+    train=[(9, 'train2017', [5, 5, 3], [7]), (4, 'train2017', [1], [5, 3]),
+           (6, 'train2017', [], []), (8, 'train2017', [7], [1])],
+    val=[(2, 'val2017', [7, 5], [3, 1]), (3, 'train2017', [3, 1], [5, 7])])
+
+
+def lvis(root):
+    for split, images in LVIS_IMAGES.items():
+        content = dict(images=[], annotations=[], categories=[
+            dict(id=one, name=name, frequency=frequency, synset=f'{name}.n.01',
+                 synonyms=[name], **{'def': 'a thing'})
+            for one, name, frequency in LVIS_CATEGORIES])
+        for one, folder, present, absent in images:
+            file = f'{one:012}.jpg'
+            image(root / folder / file)
+            content['images'].append(dict(
+                id=one, width=50, height=40, neg_category_ids=absent,
+                not_exhaustive_category_ids=[5] if one == 9 else [],
+                coco_url=f'http://images.cocodataset.org/{folder}/{file}'))
+            content['annotations'] += [
+                dict(id=len(content['annotations']) + i, image_id=one,
+                     category_id=category, area=50., bbox=[5., 4., 10., 20.],
+                     segmentation=[[5., 4., 15., 4., 15., 24.]])
+                for i, category in enumerate(present)]
+        path = root / f'annotations/lvis_v1_{split}.json'
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(content))
+
+
+VAW_ATTRIBUTES = ['red', 'wooden', 'tall', 'sitting']
+# Image, instance, box, present, absent: two instances of one image.
+VAW_INSTANCES = dict(
+    train_part1=[('1', '1001', [0., 0., 10.5, 20.], ['red'], ['wooden']),
+                 (1, 1002, [30, 10, 40, 20], ['wooden', 'tall'], ['red'])],
+    train_part2=[('2', '2001', [10, 10, 30, 20], [], ['tall', 'sitting']),
+                 ('2', '2002', [0, 0, 50, 40], ['sitting'], [])],
+    val=[('3', '3001', [5, 5, 20, 20], ['red', 'tall'], ['wooden']),
+         ('3', '3002', [5, 5, 9, 9], ['wooden'], ['red', 'tall'])],
+    test=[('4', '4001', [5, 5, 20, 20], ['red', 'sitting'], ['wooden']),
+          ('4', '4002', [5, 5, 9, 9], ['wooden'], ['red', 'sitting'])])
+
+
+def vaw(root):
+    for number, folder in enumerate(['VG_100K', 'VG_100K_2'] * 2, 1):
+        image(root / folder / f'{number}.jpg')
+    for split, instances in VAW_INSTANCES.items():
+        (root / f'{split}.json').write_text(json.dumps([
+            dict(image_id=picture, instance_id=one, instance_bbox=box,
+                 instance_polygon=None, object_name='thing',
+                 positive_attributes=present, negative_attributes=absent)
+            for picture, one, box, present, absent in instances]))
+    for name, content in dict(
+            attribute_index={name: i for i, name in enumerate(VAW_ATTRIBUTES)},
+            head_tail=dict(head=['red', 'tall'], medium=['wooden'],
+                           tail=['sitting', 'blue']),
+            attribute_types=dict(color=['red'], material=['wooden', 'red'],
+                                 pose=['sitting']),
+            attribute_parent_types=dict(
+                color=['color'], materia=['material'], action=['pose'],
+                other=['other'])).items():
+        (root / f'{name}.json').write_text(json.dumps(content))
+
+
+# Values of some findings; the others are blank.
+CHEXPERT_ROWS = dict(
+    train=[('patient00001/study1/view1_frontal.jpg', 'Frontal',
+            {'No Finding': '1.0', 'Pneumothorax': '0.0'}),
+           ('patient00002/study1/view1_frontal.jpg', 'Frontal',
+            {'Edema': '-1.0', 'Fracture': '1.0', 'No Finding': '0.0'}),
+           ('patient00002/study1/view2_lateral.jpg', 'Lateral',
+            {'Edema': '-1.0', 'Fracture': '1.0', 'Lung Opacity': '1.0'}),
+           ('patient00003/study2/view1_frontal.jpg', 'Frontal',
+            {'Lung Opacity': '0.0', 'Fracture': '0.0'})],
+    valid=[('patient64541/study1/view1_frontal.jpg', 'Frontal',
+            {name: '0.0' for name in FINDINGS} | {'Edema': '1.0'}),
+           ('patient64542/study1/view1_frontal.jpg', 'Frontal',
+            {name: '1.0' for name in FINDINGS} | {'Edema': '0.0'})])
+
+
+def chexpert(root):
+    for split, rows in CHEXPERT_ROWS.items():
+        lines = [','.join(('Path', 'Sex', 'Age', 'Frontal/Lateral', 'AP/PA',
+                           *FINDINGS))]
+        for path, view, values in rows:
+            image(root / split / path)
+            lines.append(','.join((
+                f'CheXpert-v1.0-small/{split}/{path}', 'Female', '68', view,
+                'AP' if view == 'Frontal' else '',
+                *(values.get(name, '') for name in FINDINGS))))
+        (root / f'{split}.csv').write_text('\n'.join(lines) + '\n')
+
+
 MAKERS = dict(CocoMultiLabel=coco, VOCMultiLabel=voc, VG200=vg200,
+              OpenImages=open_images, LVIS=lvis, VAW=vaw, CheXpert=chexpert,
               NUSWide=nuswide, CUBAttributes=cub, CSVMultiLabel=csv)

@@ -7,6 +7,7 @@ and the ``locations`` below on first use: no ``custom_imports`` is needed.
 This module imports only mmengine. MMEngine hides import errors of a
 ``registry`` module, so that a mistake would show as "not in the registry".
 """
+from mmengine.registry import DATA_SAMPLERS as MMENGINE_DATA_SAMPLERS
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import FUNCTIONS as MMENGINE_FUNCTIONS
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
@@ -29,6 +30,11 @@ DATASETS = Registry(
     'dataset',
     scope=_SCOPE,
     parent=MMENGINE_DATASETS,
+    locations=['trm_ml_mm.datasets'])
+DATA_SAMPLERS = Registry(
+    'data sampler',
+    scope=_SCOPE,
+    parent=MMENGINE_DATA_SAMPLERS,
     locations=['trm_ml_mm.datasets'])
 TRANSFORMS = Registry(
     'transform',

@@ -4,18 +4,29 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from mmengine.dataset import ConcatDataset
 from mmengine.registry import init_default_scope
 from mmpretrain.registry import DATASETS
 
 from trm_ml_mm.datasets import (
+    MultiLabelDataset,
+    PartialLabelDataset,
     find_masks,
     known_labels_of,
     label_matrix,
     labels_of,
+    matrix_of,
 )
 from trm_ml_mm.datasets.base import resolve_dataset
 from trm_ml_mm.engine import PartialLabelHook
-from trm_ml_mm.labels import UNKNOWN, known_label_mask, mask_hash
+from trm_ml_mm.labels import (
+    UNKNOWN,
+    DenseLabels,
+    SparseLabels,
+    keep_known,
+    known_label_mask,
+    mask_hash,
+)
 
 KNOWN = .4
 
@@ -216,3 +227,52 @@ def test_one_mask_is_described_as_it_is_and_several_are_joined():
         labels=f'{one["labels"]}+{other["labels"]}')
     seen = labels_of(build(concat(a, scenes(2))))
     assert (seen[40:] != UNKNOWN).all() and (seen[:40] == UNKNOWN).any()
+
+
+@DATASETS.register_module()
+class ListedSet(MultiLabelDataset):
+    """Four images with lists of known labels."""
+
+    METAINFO = dict(classes=('a', 'b', 'c'))
+    ENTRIES = [([0], [2]), ([], []), ([1, 2], []), ([], [0, 1])]
+
+    def load_data_list(self):
+        return [dict(img_path=f'{i}.jpg', gt_positive=positive,
+                     gt_negative=negative)
+                for i, (positive, negative) in enumerate(self.ENTRIES)]
+
+
+def test_listed_labels_stay_sparse():
+    dataset = ListedSet(allow_outside=True)
+    expected = [[1, -1, 0], [-1, -1, -1], [-1, 1, 1], [0, 0, -1]]
+    assert label_matrix(dataset).tolist() == expected
+    assert isinstance(matrix_of(dataset), SparseLabels)
+    info = dataset.get_data_info(0)
+    assert info['gt_score'].tolist() == expected[0]
+    assert not {'gt_positive', 'gt_negative'} & info.keys()
+    for known in ('all', .5):
+        wrapped = PartialLabelDataset(dataset, known=known, seed=3)
+        dense = keep_known(DenseLabels(np.array(expected)), known, 3)[0]
+        assert isinstance(wrapped.matrix, SparseLabels)
+        assert (wrapped.labels == dense.dense()).all()
+        assert (wrapped.hidden_labels() == DenseLabels(np.array(
+            expected)).without(dense).dense()).all()
+        subset = wrapped.get_subset([2, 0])
+        assert (subset.labels == dense.dense()[[2, 0]]).all()
+        assert (subset.hidden_labels()
+                == wrapped.hidden_labels()[[2, 0]]).all()
+        assert wrapped.get_cat_ids(2) == np.flatnonzero(
+            dense.row(2) == 1).tolist()
+    both = ConcatDataset([dataset, dataset])
+    assert label_matrix(both).tolist() == expected * 2
+
+
+@pytest.mark.parametrize('entry, message', [
+    (([0], [0]), '0.jpg: "a" is present and absent'),
+    (([3], []), r'0.jpg: gt_positive \[3\] has an index outside 0..2'),
+    (([], [-1]), r'0.jpg: gt_negative \[-1\] has an index outside'),
+])
+def test_wrong_lists_of_labels_are_named(entry, message, monkeypatch):
+    monkeypatch.setattr(ListedSet, 'ENTRIES', [entry])
+    with pytest.raises(ValueError, match=message):
+        label_matrix(ListedSet(allow_outside=True))

@@ -57,6 +57,14 @@ def test_every_data_set_has_both_protocols():
         assert f'configs/trm_ml_{name}.py' in CONFIGS
 
 
+def test_sets_whose_labels_are_missing_hide_no_more():
+    for name in ('lvis', 'vaw', 'chexpert'):
+        assert f'configs/trm_ml/trm-ml_rn101_1xb32_{name}-448px.py' in CONFIGS
+        cfg = load_config(str(ROOT / f'configs/trm_ml_{name}.py'))
+        assert cfg.train_dataloader.dataset.known == 'all'
+        assert cfg.model.backbone.classes == 'dataset'
+
+
 def leaves(value, where=()):
     if isinstance(value, dict):
         return {k: v for key, inner in value.items()

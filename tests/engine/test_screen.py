@@ -11,8 +11,9 @@ from tests_support import ROOT, SMALL
 from trm_ml_mm.datasets import Scenes, label_matrix
 from trm_ml_mm.engine.hooks import ScreenHook
 from trm_ml_mm.evaluation import read_record
+from trm_ml_mm.evaluation.per_class import class_list_hash
 from trm_ml_mm.evaluation.run_record import LAST
-from trm_ml_mm.labels import PRESENT
+from trm_ml_mm.labels import PRESENT, scene_classes
 from trm_ml_mm.utils.screen import Screen, say, short_screen
 
 
@@ -79,7 +80,17 @@ def test_a_mean_over_few_classes_is_called_so(call, tmp_path):
     assert 0 < min(positives.values()) and max(positives.values()) < 30
     said = f'mAP is the mean of {positives["val"]} of 30 classes'
     assert shown.count(said) == 1
-    assert f'Test set, 2 images, {positives["test"]} of 30 classes' in shown
+    of = f'{positives["test"]} of 30 classes'
+    assert f'Test set, 2 images, {of}' in shown
+    # Each row, and a test of the checkpoint, name the classes by a hash.
+    found = {(row.scored, row.class_list) for row in
+             read_record(tmp_path / 'run').rows}
+    names = [name for name, labels in zip(
+        scene_classes(), (labels == PRESENT).any(0)) if labels]
+    assert found == {(len(names), class_list_hash(names))}
+    shown = call('test', *small()[:1], 'run/epoch_3.pth', *small()[1:],
+                 'test_dataloader.dataset.num_images=2')
+    assert f'(mAP of {of} (list {class_list_hash(names)}))' in shown
 
 
 def test_everything_with_verbose(call, tmp_path):

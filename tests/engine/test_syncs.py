@@ -71,9 +71,21 @@ def test_waits_do_not_grow_with_the_batch(monkeypatch, setting, split):
             for metric in metrics:
                 metric.process(None, [s.to_dict() for s in out])
 
-    step(4)  # what is computed once
+    for _ in range(2):  # what is computed once; metrics take a batch one later
+        step(4)
     counts = [waits(monkeypatch, lambda n=n: step(n)) for n in (4, 8, 32)]
     assert len(set(counts)) == 1, counts
+
+
+def test_sampling_classes_waits_once(monkeypatch, setting):
+    model, samples = setting
+    model.train()
+    data = model.data_preprocessor(pseudo_collate(samples['train'][:8]))
+    counts = []
+    for sampled in (None, 30, 29):
+        monkeypatch.setattr(model.head, 'sampled_classes', sampled)
+        counts.append(waits(monkeypatch, lambda: model(**data, mode='loss')))
+    assert counts[0] == counts[1] == counts[2] - 1
 
 
 def test_the_counter_counts(monkeypatch):

@@ -211,8 +211,8 @@ def test_classes_without_positives_are_counted_and_logged(
     for metric in MultiLabelAP(empty), MultiLabelF1(empty=empty):
         metric.process(None, samples(logits, targets))
         values.update(metric.evaluate(2))
-    assert said == [(f'1 of 3 classes have no positive here and are {how} '
-                     'the means over classes.', 'current')]
+    assert said == [(f'1 of 3 classes have no known positive here and are '
+                     f'{how} the means over classes.', 'current')]
     for name in ('mAP', 'mAP_voc12'):
         assert values[f'multi-label/{name}'] == pytest.approx(100 * factor)
     assert values['multi-label/CR'] == pytest.approx(75 * factor)
@@ -270,7 +270,7 @@ def test_repeated_labels_count_once():
                   gt_label=torch.tensor([1, 1]))
     metric = MultiLabelAP()
     metric.process(None, [sample])
-    assert metric.results[0][0, 2].tolist() == [0, 1]
+    assert metric.held[0, 2].tolist() == [0, 1]
 
 
 def test_padding_is_not_counted():

@@ -15,6 +15,7 @@ from trm_ml_mm.datasets.inspection import (
     shared_images,
     unnamed_images,
 )
+from trm_ml_mm.labels import summarize_labels
 
 CONFIG = str(ROOT / 'configs/trm_ml_csv.py')
 TEST = 'test_dataloader.dataset.ann_file=test.csv'
@@ -136,19 +137,23 @@ def test_a_slip_in_a_column_is_no_stray_column(own, capsys):
         'labels are 1 (present), 0 (absent) or blank (unknown).']
 
 
+def judged(labels, classes, training):
+    return judge_labels(summarize_labels(labels), classes, training)
+
+
 def test_labels_are_judged_for_their_use():
     labels = np.array([[1, 0, 1, -1, 0], [0, 0, -1, -1, 1]])
     classes = ['good', 'no positive', 'no negative', 'nothing', 'good too']
-    found = judge_labels(labels, classes, training=True)
+    found = judged(labels, classes, True)
     assert [(level, text.split(': ')[1]) for level, text in found] == [
         ('Warning', '"nothing"'), ('Warning', '"no positive"'),
         ('Note', '"no negative"')]
-    found = judge_labels(labels, classes, training=False)
+    found = judged(labels, classes, False)
     assert [(level, text.split(': ')[1]) for level, text in found] == [
         ('Note', '"no positive", "nothing"'), ('Note', '"no negative"')]
-    assert judge_labels(labels[:, :1], ['a'], True) == []
-    assert 'there is no mAP' in judge_labels(labels[:, 1:2], ['a'], False)[0][1]
-    many = judge_labels(np.full((2, 9), -1), list('abcdefghi'), True)
+    assert judged(labels[:, :1], ['a'], True) == []
+    assert 'there is no mAP' in judged(labels[:, 1:2], ['a'], False)[0][1]
+    many = judged(np.full((2, 9), -1), list('abcdefghi'), True)
     assert many[0].text.endswith('"a", "b", "c", "d", "e" and 4 more')
 
 

@@ -3,7 +3,7 @@ import os
 
 import pytest
 
-from trm_ml_mm.utils.io import atomic_write, write_text
+from trm_ml_mm.utils.io import atomic_write, read_json, write_text
 
 
 def test_a_failed_write_leaves_the_old_content_and_no_other_file(tmp_path):
@@ -36,3 +36,10 @@ def test_content_is_on_the_disk_before_the_rename(tmp_path, monkeypatch):
     monkeypatch.setattr(os, 'replace', replace)
     write_text(tmp_path / 'a.txt', 'content')
     assert calls[:2] == ['sync', 'rename']
+
+
+def test_what_a_json_file_drops_is_gone_everywhere(tmp_path):
+    path = tmp_path / 'a.json'
+    path.write_text('{"a": [{"x": 1, "b": {"x": [2]}}], "x": 3}')
+    assert read_json(path, 'file', drop=('x', 'y')) == {'a': [{'b': {}}]}
+    assert read_json(path, 'file')['x'] == 3

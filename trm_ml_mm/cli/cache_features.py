@@ -11,8 +11,9 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description='Store the features that the frozen tower of a config '
         'computes. An interrupted run continues when the same command is '
-        'given again; several ranks share the work under torchrun with '
-        '--launcher pytorch.')
+        'given again. The ranks of a machine share the work under torchrun '
+        'with --launcher pytorch; for several machines with one shared disk, '
+        'give the command on each.')
     add_config(parser)
     parser.add_argument(
         '--out', help='folder of the features (default: the feature_cache of '
@@ -23,6 +24,10 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
         'augmentation')
     parser.add_argument(
         '--dtype', choices=['float16', 'float32'], default='float16')
+    parser.add_argument(
+        '--part-gb', type=float, default=4.,
+        help='size of the files of features; one machine fills a file at a '
+        'time (default: 4)')
     parser.add_argument('--batch-size', type=int, default=32)
     parser.add_argument('--workers', type=int, default=2)
     parser.add_argument(
@@ -49,7 +54,8 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         work_dir_of(cfg), 'features')
     tower = build_tower(cfg)
     fillers = [
-        CacheFiller(cfg, split, out, args.views, args.dtype, args.seed, tower)
+        CacheFiller(cfg, split, out, args.views, args.dtype, args.seed, tower,
+                    args.part_gb)
         for split in splits_to_cache(cfg)
     ]
     for filler in fillers:  # room for all of them, before any is computed
@@ -59,15 +65,20 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
                   f'{filler.meta.views} views, {filler.bytes / 1e6:.1f} MB; '
                   f'{changed.added} are new or changed, {changed.gone} are '
                   'gone')
+    elsewhere = 0
     for filler in fillers:
         with Progress(disable=rank != 0) as bar:
             task = bar.add_task(str(filler.folder))
-            filler.fill(
+            left = filler.fill(
                 args.batch_size, args.workers,
                 lambda done, total, bar=bar, task=task: bar.update(
                     task, completed=done, total=total))
             bar.update(task, completed=bar.tasks[0].total)  # also of nothing
-    if rank == 0:
+        elsewhere += left
+        if left and rank == 0:
+            print(f'{filler.folder}: other processes are filling {left} more '
+                  'parts. If they are stopped, give this command again.')
+    if rank == 0 and not elsewhere:
         print('Train from them: ' + next_command(
             'train', args.config, given=args.given_options,
             options=dict(feature_cache=out)))

@@ -39,6 +39,7 @@ class Inspected(NamedTuple):
     findings: list
     paths: List[str]  # of its image files
     folders: Dict[str, None]  # of the user's own images; a set in order
+    backend: object = None  # where they are read from; None: from files
 
 
 @command
@@ -79,30 +80,31 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
 def inspect_split(cfg, split: str, args: argparse.Namespace,
                   console) -> Inspected:
     """Print the numbers of a split, save its picture, and judge it."""
-    from trm_ml_mm.datasets import known_labels_of, label_matrix
+    from trm_ml_mm.datasets import known_labels_of, matrix_of
     from trm_ml_mm.datasets.inspection import (
         ERROR,
         Finding,
         find_unreadable,
         image_paths,
+        images_backend,
         judge_labels,
         loader_of,
         some,
     )
     from trm_ml_mm.engine import build_dataset
-    from trm_ml_mm.labels import summarize_labels
     findings = judge_tables(cfg, split)
     if any(level == ERROR for level, _ in findings):
         return Inspected(findings, [], {})
     dataset = build_dataset(cfg, split)
-    labels = label_matrix(dataset)
+    labels = matrix_of(dataset)
     classes = dataset.metainfo['classes']
-    counts = summarize_labels(labels)
-    findings += judge_labels(labels, classes, split == 'train')
+    counts = labels.summary()
+    findings += judge_labels(counts, classes, split == 'train')
     print_classes(console, split, classes, counts)
     broken, paths = {}, image_paths(dataset)
     if paths and not args.no_decode:
-        broken = find_unreadable(paths, loader_of(dataset))
+        broken = find_unreadable(paths, loader_of(dataset),
+                                 backend=images_backend(dataset))
         if broken:
             words = [f'{path}: {why}' for path, why in broken.items()]
             findings.append(Finding(
@@ -113,11 +115,14 @@ def inspect_split(cfg, split: str, args: argparse.Namespace,
     picture = save_samples(cfg, dataset, split, args, set(broken))
     if picture:
         console.print(f'Picture: {picture}', soft_wrap=True)
-    return Inspected(findings, paths, own_folders(dataset))
+    return Inspected(findings, paths, own_folders(dataset),
+                     images_backend(dataset) if paths else None)
 
 
 def judge_tables(cfg, split: str) -> list:
     """Judge the CSV files of a split, before any cell is read as a label."""
+    from mmengine.fileio import isfile
+
     from trm_ml_mm.datasets.inspection import (
         ERROR,
         Finding,
@@ -126,7 +131,7 @@ def judge_tables(cfg, split: str) -> list:
     )
     from trm_ml_mm.datasets.splits import read_raw
     from trm_ml_mm.labels import TableColumns
-    from trm_ml_mm.utils.configs import nested_dicts
+    from trm_ml_mm.utils.configs import backend_args_of, nested_dicts
     found = []
     for options in nested_dicts(cfg.get(f'{split}_dataloader') or {}):
         if not str(options.get('type')).endswith('CSVMultiLabel'):
@@ -138,8 +143,9 @@ def judge_tables(cfg, split: str) -> list:
             ignored=tuple(options.get('ignore_columns') or ())))
         found += judge_columns(table, split == 'train')
         folder = root / (options.get('data_prefix') or '')
-        missing = [name for name in table.images
-                   if name and not (folder / name).is_file()]
+        args = backend_args_of(options.get('pipeline') or [])
+        missing = [name for name in table.images if name and not isfile(
+            folder / name, backend_args=args)]
         if missing:
             found.append(Finding(
                 ERROR, f'{len(missing)} of {len(table.rows)} images of '
@@ -165,11 +171,12 @@ def print_facts(console, labels, counts, known: Optional[dict],
     """The numbers of a whole split."""
     from rich.table import Table
     total = int(counts.known.sum())
+    ratio = total / (counts.images * labels.shape[1])
     facts = Table(show_header=False)
     for name, value in [
         ('images', len(labels)),
         ('classes', labels.shape[1]),
-        ('known labels', f'{total} ({100 * total / labels.size:.2f}%)'),
+        ('known labels', f'{total} ({100 * ratio:.2f}%)'),
         ('positive', counts.positive.sum()),
         ('negative', counts.negative.sum()),
         ('unknown', counts.unknown.sum()),
@@ -193,16 +200,17 @@ def save_samples(cfg, dataset, split: str, args: argparse.Namespace,
     from trm_ml_mm.datasets.inspection import (
         image_paths,
         image_problem,
+        images_backend,
         loader_of,
     )
     from trm_ml_mm.engine import work_dir_of
     from trm_ml_mm.visualization import draw_samples
     paths, chosen = image_paths(dataset), []
-    is_loaded = loader_of(dataset)
+    is_loaded, backend = loader_of(dataset), images_backend(dataset)
     for i in np.random.RandomState(args.seed).permutation(len(dataset)):
         if len(chosen) < args.samples and not (paths and (
                 paths[i] in broken
-                or image_problem(paths[i], is_loaded))):
+                or image_problem(paths[i], is_loaded, backend))):
             chosen.append(i)
     if not chosen:
         return None
@@ -248,7 +256,9 @@ def judge_together(seen: Dict[str, Inspected]) -> list:
     )
     found = []
     paths = {split: inspected.paths for split, inspected in seen.items()}
-    for (one, other), pairs in shared_images(paths).items():
+    backends = {split: inspected.backend for split, inspected in seen.items()
+                if inspected.backend is not None}
+    for (one, other), pairs in shared_images(paths, backends).items():
         names = [f'{Path(a).name} = {Path(b).name}' for a, b in pairs]
         found.append(Finding(
             WARNING, f'{len(pairs)} images of {other} are in {one} too, so '

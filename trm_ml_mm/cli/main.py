@@ -21,6 +21,7 @@ COMMANDS = (
     ('inspect', 'inspect_data', 'look at data before a training'),
     ('inspect-tower', 'inspect_tower', 'look at a CLIP before a training'),
     ('cache', 'cache_features', 'compute the features of images once'),
+    ('make-shards', 'make_shards', 'write images into large tar files'),
     ('make-scenes', 'make_scenes', 'write built-in scenes as files'),
     ('masks', 'make_masks', 'draw masks of known labels'),
     ('class-prior', 'class_prior', 'estimate how common each class is'),

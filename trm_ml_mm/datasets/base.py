@@ -1,24 +1,53 @@
 """What all multi-label data sets of this package share."""
 import os
 from pathlib import Path
-from typing import Callable, Dict, List, Optional, Sequence
+from typing import (
+    Callable,
+    Dict,
+    Iterable,
+    List,
+    Optional,
+    Sequence,
+    Tuple,
+    Union,
+)
 
 import cv2
 import numpy as np
+from mmengine.fileio import (
+    BaseStorageBackend,
+    LocalBackend,
+    get_file_backend,
+)
 from mmpretrain.datasets import BaseDataset
 
-from trm_ml_mm.labels import ABSENT, PRESENT, UNKNOWN
+from trm_ml_mm.labels import (
+    ABSENT,
+    PRESENT,
+    UNKNOWN,
+    DenseLabels,
+    LabelMatrix,
+    SparseLabels,
+    stacked,
+)
 from trm_ml_mm.utils.checks import check_choice
 from trm_ml_mm.utils.io import existing
 from trm_ml_mm.utils.mmengine_private import own_metainfo, wrapped_index
+
+from .json_fields import files_of_folders
 
 
 class MultiLabelDataset(BaseDataset):
     """An MMPretrain data set whose samples have ``gt_score``.
 
-    ``gt_score`` is ``(C,)`` float32 in {PRESENT, ABSENT, UNKNOWN}. A data list
-    gives either ``gt_score``, or ``gt_label``, the indices of the present
-    classes (every other class is then absent; a repeated index counts once).
+    ``gt_score`` is ``(C,)`` float32 in {PRESENT, ABSENT, UNKNOWN}. An entry of
+    the data list gives one of these:
+
+    * ``gt_score``.
+    * ``gt_label``: the indices of the present classes. Every other class is
+      absent. A repeated index counts once.
+    * ``gt_positive`` and ``gt_negative``: the indices of the classes that are
+      known to be present, and to be absent. Every other class is unknown.
 
     Args:
         on_error: What to do if an image is missing or cannot be decoded.
@@ -80,8 +109,22 @@ class MultiLabelDataset(BaseDataset):
     def get_data_info(self, idx: int) -> dict:
         info = super().get_data_info(idx)
         info['gt_score'] = score_of(info, self.class_names)
-        info.pop('gt_label', None)
+        for key in ('gt_label', 'gt_positive', 'gt_negative'):
+            info.pop(key, None)
         return info
+
+    @property
+    def matrix(self) -> Optional[LabelMatrix]:
+        """All labels, if the data set has them in one piece."""
+        return None
+
+    def listed_labels(self, idx: int) -> Optional[Tuple[list, list]]:
+        """``gt_positive`` and ``gt_negative`` of an entry; None: it has its
+        labels in another form."""
+        info = super().get_data_info(idx)
+        if 'gt_positive' not in info:
+            return None
+        return info['gt_positive'], info['gt_negative']
 
     def __getitem__(self, idx: int) -> dict:
         self.full_init()
@@ -111,7 +154,34 @@ class MultiLabelDataset(BaseDataset):
             [(one['bbox_label'], one['bbox']) for one in info['instances']],
             info['width'], info['height'])
 
+    @property
+    def backend(self) -> BaseStorageBackend:
+        """Where images are read from."""
+        return backend_of(self.pipeline)
+
+    def is_image(self, path: Union[str, Path]) -> bool:
+        """Whether there is an image of this path, as a file or in shards."""
+        return self.backend.isfile(path)
+
+    def image_finder(self, folders: Iterable[str]
+                     ) -> Callable[[str], Optional[Path]]:
+        """A function that takes the file name of an image and gives its path
+        in one of some folders of ``data_root``; None: it is in none of them.
+
+        Raises:
+            FileNotFoundError: If images are files, and there is none of the
+                folders.
+        """
+        paths = [self.root_file(folder) for folder in folders]
+        if isinstance(self.backend, LocalBackend):
+            return files_of_folders(paths).get
+        return lambda name: next((path / name for path in reversed(paths)
+                                  if self.is_image(path / name)), None)
+
     def image_folder(self) -> Path:
+        """The folder of the images; only files need it to exist."""
+        if not isinstance(self.backend, LocalBackend):
+            return Path(self.img_prefix)
         return existing(self.img_prefix, 'Image folder',
                         'set data_root and data_prefix to where the images '
                         'are')
@@ -136,12 +206,14 @@ def score_of(info: dict, classes: Sequence[str]) -> np.ndarray:
     """Labels of one entry, ``(C,)`` float32 in {PRESENT, ABSENT, UNKNOWN}.
 
     Args:
-        info: Has ``gt_score``, or ``gt_label`` (indices of present classes).
+        info: Has ``gt_score``, ``gt_label``, or ``gt_positive`` and
+            ``gt_negative``; see :class:`MultiLabelDataset`.
         classes: C names.
 
     Raises:
         ValueError: If there is not one value per class, an index is not in
-            0..C-1, or a value is not a label; the message names the image.
+            0..C-1, a value is not a label, or a class is both positive and
+            negative; the message names the image.
     """
     path = info.get('img_path', 'an image')
     if 'gt_score' in info:
@@ -158,14 +230,39 @@ def score_of(info: dict, classes: Sequence[str]) -> np.ndarray:
                 f'{score[wrong[0]]:g}; labels are {PRESENT} (present), '
                 f'{ABSENT} (absent) or {UNKNOWN} (unknown).')
         return score
-    labels = np.asarray(info['gt_label'], np.int64)
-    if labels.size and not 0 <= labels.min() <= labels.max() < len(classes):
-        raise ValueError(
-            f'{path}: gt_label {labels.tolist()} has an index outside '
-            f'0..{len(classes) - 1}; there are {len(classes)} classes.')
+    if 'gt_positive' in info:
+        score = np.full(len(classes), UNKNOWN, np.float32)
+        positive, negative = (_indices(info, key, len(classes), path)
+                              for key in ('gt_positive', 'gt_negative'))
+        score[positive] = PRESENT
+        both = negative[score[negative] == PRESENT]
+        if both.size:
+            raise ValueError(f'{path}: "{classes[both[0]]}" is present and '
+                             'absent: correct one of the labels.')
+        score[negative] = ABSENT
+        return score
     score = np.full(len(classes), ABSENT, np.float32)
-    score[labels] = PRESENT
+    score[_indices(info, 'gt_label', len(classes), path)] = PRESENT
     return score
+
+
+def _indices(info: dict, key: str, count: int, path: str) -> np.ndarray:
+    labels = np.asarray(info[key], np.int64)
+    if labels.size and not 0 <= labels.min() <= labels.max() < count:
+        raise ValueError(
+            f'{path}: {key} {labels.tolist()} has an index outside '
+            f'0..{count - 1}; there are {count} classes.')
+    return labels
+
+
+def sample_key(sample) -> Tuple[str, Optional[int]]:
+    """What tells the samples of a training apart. Objects of one image share
+    its path.
+
+    Args:
+        sample: Entry of a data set, or the ``DataSample`` made of it.
+    """
+    return sample.get('img_path'), sample.get('sample_idx')
 
 
 class UnreadableImage(ValueError):
@@ -176,9 +273,23 @@ class MissingImage(FileNotFoundError):
     """An image file that does not exist."""
 
 
-def is_readable(path: str) -> bool:
+LOCAL = LocalBackend()
+
+
+def backend_of(pipeline: Callable) -> BaseStorageBackend:
+    """Where a pipeline reads images from: what ``backend_args`` of one of its
+    steps says, such as shards; without, the file system."""
+    for step in getattr(pipeline, 'transforms', ()):
+        options = getattr(step, 'backend_args', None)
+        if options:
+            return get_file_backend(backend_args=options,
+                                    enable_singleton=True)
+    return LOCAL
+
+
+def is_readable(path: str, backend: BaseStorageBackend = LOCAL) -> bool:
     """Whether OpenCV, which loads images for training, can decode a file."""
-    content = np.fromfile(path, np.uint8)
+    content = np.frombuffer(backend.get(path), np.uint8)
     return content.size > 0 and cv2.imdecode(content, 0) is not None
 
 
@@ -193,19 +304,27 @@ def apply_pipeline(pipeline: Callable, info: dict) -> dict:
     path = info.get('img_path')
     try:
         sample = pipeline(info)
+    except (MissingImage, UnreadableImage):  # as of shards
+        raise
     except Exception as error:
+        backend = backend_of(pipeline)
         if isinstance(error, FileNotFoundError) and path is not None and (
-                not Path(path).is_file()):
+                not backend.isfile(path)):
             raise MissingImage(
                 f'Image {path} does not exist; set data_root and data_prefix '
                 'to where the images are, or take it out of the list.'
             ) from error
-        # An error of a transform itself is not about the image.
-        if path is None or not Path(path).is_file() or is_readable(path):
+        # An error of a transform itself is not about the image; nor is a
+        # shard that is missing.
+        if path is None or isinstance(error, FileNotFoundError) or (
+                not backend.isfile(path)) or is_readable(path, backend):
             raise
+        place = f' ({backend.where(path)})' if hasattr(
+            backend, 'where') else ''
         raise UnreadableImage(
-            f'Image {path} cannot be decoded; repair it, take it out of the '
-            "list, or train with on_error='skip' on its data set.") from error
+            f'Image {path}{place} cannot be decoded; repair it, take it out '
+            "of the list, or train with on_error='skip' on its data set."
+        ) from error
     if sample is None:
         raise ValueError(f'{path}: the pipeline returned nothing for this '
                          'image; repair or remove it.')
@@ -278,11 +397,45 @@ def label_matrix(dataset) -> np.ndarray:
     Raises:
         ValueError: See :func:`score_of`; or if there is no image.
     """
-    classes = dataset.metainfo['classes']
-    if len(dataset) == 0:
+    return matrix_of(dataset).dense().astype(np.float32)
+
+
+def matrix_of(dataset) -> LabelMatrix:
+    """All labels of a data set. They are sparse if the data set has them in
+    one sparse piece, or lists known positives and negatives.
+
+    Args:
+        dataset: See :func:`label_matrix`.
+
+    Raises:
+        ValueError: See :func:`score_of`; or if there is no image.
+    """
+    classes, count = dataset.metainfo['classes'], len(dataset)
+    if count == 0:
         raise ValueError('The data set has no image: check its annotation '
                          'file.')
-    return np.stack([
-        score_of(dataset.get_data_info(i), classes)
-        for i in range(len(dataset))
-    ])
+    own = getattr(dataset, 'matrix', None)
+    if own is not None:
+        return own
+    if hasattr(dataset, 'datasets'):  # one after the other
+        return stacked([matrix_of(part) for part in dataset.datasets])
+    if getattr(dataset, 'listed_labels', None) is not None and (
+            dataset.listed_labels(0) is not None):
+        return _listed_matrix(dataset, (count, len(classes)))
+    labels = np.empty((count, len(classes)), np.int8)
+    for i in range(count):
+        labels[i] = score_of(dataset.get_data_info(i), classes)
+    return DenseLabels(labels)
+
+
+def _listed_matrix(dataset, shape: Tuple[int, int]) -> SparseLabels:
+    classes, labels, counts = [], [], []
+    for i in range(shape[0]):
+        score_of(dataset.get_data_info(i), dataset.class_names)  # checks them
+        for value, numbers in zip((PRESENT, ABSENT), dataset.listed_labels(i)):
+            classes.append(np.asarray(numbers, np.int64))
+            labels.append(np.full(len(numbers), value, np.int64))
+            counts.append(len(numbers))
+    rows = np.repeat(np.arange(shape[0]).repeat(2), counts)
+    return SparseLabels.of_pairs(rows, np.concatenate(classes),
+                                 np.concatenate(labels), shape)

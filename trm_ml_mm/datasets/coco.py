@@ -102,17 +102,32 @@ class CocoMultiLabel(MultiLabelDataset):
         no boxes. None if it has none."""
         content = read_json(self.ann_file, 'COCO annotation file')
         index = {name: i for i, name in enumerate(self.class_names)}
-        names = {c['id']: index[c['name']] for c in content['categories']}
-        found = {}
-        try:
-            sizes = {e['id']: (e['width'], e['height'])
-                     for e in content['images']}
-            for one in content['annotations']:
-                left, top, width, height = one['bbox']
-                found.setdefault(one['image_id'], []).append(
-                    (names[one['category_id']],
-                     (left, top, left + width, top + height)))
-        except KeyError:
-            return None
-        return {image: boxes_by_class(boxes, *sizes[image])
-                for image, boxes in found.items()}
+        return read_boxes(content, {c['id']: index[c['name']]
+                                    for c in content['categories']})
+
+
+def read_boxes(content: dict, numbers: Dict[int, int]
+               ) -> Optional[Dict[int, Dict[int, np.ndarray]]]:
+    """The boxes of each image of a file in COCO's format.
+
+    Args:
+        content: Of the file.
+        numbers: Category id -> number of the class.
+
+    Returns:
+        Image id -> what :func:`boxes_by_class` returns, for images with boxes;
+        None if a box or a size is missing.
+    """
+    found: Dict[int, list] = {}
+    try:
+        sizes = {e['id']: (e['width'], e['height'])
+                 for e in content['images']}
+        for one in content['annotations']:
+            left, top, width, height = one['bbox']
+            found.setdefault(one['image_id'], []).append(
+                (numbers[one['category_id']],
+                 (left, top, left + width, top + height)))
+    except KeyError:
+        return None
+    return {image: boxes_by_class(boxes, *sizes[image])
+            for image, boxes in found.items()}

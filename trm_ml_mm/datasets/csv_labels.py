@@ -81,7 +81,8 @@ class CSVMultiLabel(MultiLabelDataset):
         table = read_table(self.ann_file, self.class_names,
                            **self.table_options)
         names = ImageNames(self.image_folder(),
-                           must_exist=self.on_error == 'raise')
+                           must_exist=self.on_error == 'raise',
+                           is_image=self.is_image)
         return [
             dict(img_path=names.path(image, table.where(row)),
                  gt_score=table.labels[row])

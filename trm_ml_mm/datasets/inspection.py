@@ -2,19 +2,28 @@
 read."""
 import hashlib
 import os
+from io import BytesIO
 from itertools import combinations
 from multiprocessing.pool import ThreadPool
 from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
+from mmengine.fileio import BaseStorageBackend
 from PIL import Image
 
-from trm_ml_mm.labels import summarize_labels
+from trm_ml_mm.labels import LabelSummary
 from trm_ml_mm.labels.table import VALUES
 from trm_ml_mm.utils.screen import track
 
-from .base import is_readable, resolve_dataset
+from .base import (
+    LOCAL,
+    UnreadableImage,
+    backend_of,
+    is_readable,
+    resolve_dataset,
+)
 from .images import find_images
+from .shards import ShardBackend
 from .splits import RawTable
 
 ERROR, WARNING, NOTE = 'Error', 'Warning', 'Note'
@@ -38,17 +47,15 @@ def some(names: Sequence[str]) -> str:
 # Labels
 
 
-def judge_labels(labels: np.ndarray, classes: Sequence[str],
+def judge_labels(counts: LabelSummary, classes: Sequence[str],
                  training: bool) -> List[Finding]:
     """What labels lack, for training or for a test.
 
     Args:
-        labels: ``(N, C)`` in {PRESENT, ABSENT, UNKNOWN}, as training sees
-            them.
+        counts: Of the labels that training sees.
         classes: C names.
         training: Whether they are of the training set.
     """
-    counts = summarize_labels(labels)
     none = counts.known == 0
     no_positive = (counts.positive == 0) & ~none
     no_negative = (counts.negative == 0) & ~none
@@ -154,8 +161,8 @@ def kind_of(cells: Sequence[str]) -> str:
 # Files
 
 
-def image_problem(path: str, is_loaded: Callable[[str], bool] = is_readable
-                  ) -> Optional[str]:
+def image_problem(path: str, is_loaded: Callable[[str], bool] = is_readable,
+                  backend: BaseStorageBackend = LOCAL) -> Optional[str]:
     """Why an image file cannot be used whole, or None.
 
     What training's own decoder says counts. Pillow says why.
@@ -163,11 +170,12 @@ def image_problem(path: str, is_loaded: Callable[[str], bool] = is_readable
     Args:
         path: The file.
         is_loaded: Whether the decoder of the training gets an image from it.
+        backend: Where it is read from.
     """
-    if not os.path.isfile(path):
+    if not backend.isfile(path):
         return 'does not exist'
     loaded = is_loaded(path)
-    why = _pillow_says(path)
+    why = _pillow_says(path, backend)
     if loaded:
         # Old versions of OpenCV fill up what is cut off.
         return why if why and ('truncated' in why or 'black' in why) else None
@@ -175,9 +183,9 @@ def image_problem(path: str, is_loaded: Callable[[str], bool] = is_readable
                    'Pillow can: save it as JPEG or PNG')
 
 
-def _pillow_says(path: str) -> Optional[str]:
+def _pillow_says(path: str, backend: BaseStorageBackend) -> Optional[str]:
     try:
-        with Image.open(path) as image:
+        with Image.open(BytesIO(backend.get(path))) as image:
             image.load()
             if image.mode.startswith('I') and image.getextrema()[1] < 2**12:
                 return ('has 16 bits and uses at most 12 of them: training '
@@ -192,12 +200,14 @@ def _pillow_says(path: str) -> Optional[str]:
 
 def find_unreadable(paths: Sequence[str],
                     is_loaded: Callable[[str], bool] = is_readable,
-                    threads: int = 8) -> Dict[str, str]:
+                    threads: int = 8,
+                    backend: BaseStorageBackend = LOCAL) -> Dict[str, str]:
     """Decode every file; path -> what is wrong with it, for those that
     fail."""
     with ThreadPool(threads) as pool:
         problems = track(
-            pool.imap(lambda path: image_problem(path, is_loaded), paths),
+            pool.imap(lambda path: image_problem(path, is_loaded, backend),
+                      paths),
             'Reading images', len(paths))
         return {p: why for p, why in zip(paths, problems) if why is not None}
 
@@ -208,6 +218,11 @@ def image_paths(dataset) -> List[str]:
     if type(first).__name__ != 'LoadImageFromFile':
         return []
     return [dataset.get_data_info(i)['img_path'] for i in range(len(dataset))]
+
+
+def images_backend(dataset) -> BaseStorageBackend:
+    """Where a data set under wrappers reads its images from."""
+    return backend_of(resolve_dataset(dataset, 0).pipeline)
 
 
 def loader_of(dataset) -> Callable[[str], bool]:
@@ -224,29 +239,35 @@ def loader_of(dataset) -> Callable[[str], bool]:
     return is_loaded
 
 
-def shared_images(paths: Dict[str, Sequence[str]]
+def shared_images(paths: Dict[str, Sequence[str]],
+                  backends: Optional[Dict[str, BaseStorageBackend]] = None
                   ) -> Dict[Tuple[str, str], List[Tuple[str, str]]]:
     """Equal files in two splits. Only files of equal size are read.
 
     Args:
         paths: Image files of each split.
+        backends: Where those of a split are read from; None: from files.
 
     Returns:
         (split, other split) -> pairs of files, for those that share any.
     """
-    sizes = {}
+    sizes, backends = {}, backends or {}
     for split, files in paths.items():
         for path in files:
-            if os.path.isfile(path):
-                sizes.setdefault(os.path.getsize(path), []).append(
-                    (split, path))
+            size = size_of(path, backends.get(split, LOCAL))
+            if size is not None:
+                sizes.setdefault(size, []).append((split, path))
     found = {}
     for files in sizes.values():
         if len({split for split, _ in files}) < 2:
             continue
         equal = {}
         for split, path in files:
-            equal.setdefault(file_digest(path), {}).setdefault(split, path)
+            try:
+                digest = file_digest(path, backends.get(split, LOCAL))
+            except UnreadableImage:  # find_unreadable names it
+                continue
+            equal.setdefault(digest, {}).setdefault(split, path)
         for sides in equal.values():
             for pair in combinations(sides, 2):
                 found.setdefault(pair, []).append(
@@ -254,10 +275,17 @@ def shared_images(paths: Dict[str, Sequence[str]]
     return found
 
 
-def file_digest(path: str) -> str:
+def size_of(path: str, backend: BaseStorageBackend = LOCAL) -> Optional[int]:
+    """Of an image file, in bytes; None: there is none."""
+    if isinstance(backend, ShardBackend):
+        place = backend.find(path)
+        return None if place is None else place.size
+    return os.path.getsize(path) if os.path.isfile(path) else None
+
+
+def file_digest(path: str, backend: BaseStorageBackend = LOCAL) -> str:
     """SHA-256 of a file."""
-    with open(path, 'rb') as file:
-        return hashlib.sha256(file.read()).hexdigest()
+    return hashlib.sha256(backend.get(path)).hexdigest()
 
 
 def unnamed_images(folder: str, named: Sequence[str]) -> List[str]:

@@ -53,7 +53,8 @@ class JSONMultiLabel(MultiLabelDataset):
         if not entries:
             raise ValueError(f'{path} has an empty "data_list".')
         names = ImageNames(self.image_folder(),
-                           must_exist=self.on_error == 'raise')
+                           must_exist=self.on_error == 'raise',
+                           is_image=self.is_image)
         return [
             self._entry(entry, f'{path} entry {number}', names)
             for number, entry in enumerate(entries)

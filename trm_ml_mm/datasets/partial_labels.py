@@ -1,6 +1,5 @@
 """The wrapper that hides labels."""
 import copy
-import hashlib
 import logging
 from typing import List, Optional, Sequence, Union
 
@@ -11,17 +10,18 @@ from mmengine.logging import print_log
 
 from trm_ml_mm.labels import (
     PRESENT,
-    UNKNOWN,
+    LabelMatrix,
     check_known,
-    draw_mask,
+    keep_known,
     mask_hash,
+    stacked,
 )
 from trm_ml_mm.labels.protocols import is_positive_list
 from trm_ml_mm.registry import DATASETS
 
 from .base import (
     MultiLabelDataset,
-    label_matrix,
+    matrix_of,
     no_sample,
     read_sample,
     resolve_dataset,
@@ -73,35 +73,35 @@ class PartialLabelDataset:
         self.dataset = dataset
         self.known = known
         self.seed = seed
-        self._scores = None
+        self._labels = None
         if not lazy_init:
             self.full_init()
 
     def full_init(self) -> None:
         """Read the labels and draw the mask; later calls do nothing."""
-        if self._scores is not None:
+        if self._labels is not None:
             return
         self.dataset.full_init()
-        labels = label_matrix(self.dataset)
+        labels = matrix_of(self.dataset)
         images = []
         if is_positive_list(self.known):
             images = [
                 self.dataset.get_data_info(i)['img_path']
                 for i in range(len(self.dataset))
             ]
-        mask = draw_mask(labels, self.known, self.seed, images,
-                         list(self.dataset.metainfo['classes']))
-        # One byte per label; workers share it, because nothing writes to it.
-        scores = np.where(mask, labels, UNKNOWN).astype(np.int8)
-        _check_supervision(scores)
-        self._set(scores, mask, np.arange(len(mask)))
+        kept, mask = keep_known(labels, self.known, self.seed, images,
+                                list(self.dataset.metainfo['classes']))
+        _check_supervision(kept)
+        # Workers share the labels, because nothing writes to them.
+        self._set(kept, mask, None)
 
-    def _set(self, scores: np.ndarray, mask: np.ndarray,
-             rows: np.ndarray) -> None:
-        self._scores = scores
-        self._packed = np.packbits(mask)
+    def _set(self, labels: LabelMatrix, mask: np.ndarray,
+             rows: Optional[np.ndarray]) -> None:
+        self._labels = labels
+        self._packed, self._mask_shape = np.packbits(mask), mask.shape
         self._hash = mask_hash(mask)
-        self._rows = rows  # where each sample is in the wrapped set
+        # Where each sample is in the wrapped set; None: in its place.
+        self._rows = rows
 
     @property
     def metainfo(self) -> dict:
@@ -132,43 +132,53 @@ class PartialLabelDataset:
         self._pipeline = pipeline
 
     @property
+    def matrix(self) -> LabelMatrix:
+        """What training sees: sparse, if the wrapped set's labels are."""
+        self.full_init()
+        return self._labels
+
+    @property
     def known_labels(self) -> dict:
         """What was hidden: ``known`` and ``seed`` as they were given, ``hash``
         of the mask, and a hash of the ``labels`` that training sees."""
-        self.full_init()
-        return dict(
-            known=self.known, seed=self.seed, hash=self._hash,
-            labels=hashlib.sha256(self._scores.tobytes()).hexdigest()[:16])
+        return dict(known=self.known, seed=self.seed, hash=self._hash,
+                    labels=self.matrix.digest)
 
     @property
     def labels(self) -> np.ndarray:
-        """What training sees: ``(N, C)`` int8 in {PRESENT, ABSENT, UNKNOWN}."""
-        self.full_init()
-        return self._scores
+        """What training sees: ``(N, C)`` int8 in {PRESENT, ABSENT, UNKNOWN}.
+        See :meth:`~trm_ml_mm.labels.matrix.LabelMatrix.dense`."""
+        return self.matrix.dense()
 
     @property
     def mask(self) -> np.ndarray:
-        """Which labels the protocol leaves known: ``(N, C)`` bool."""
+        """Which labels the protocol leaves known: ``(N, C)`` bool; of sparse
+        labels ``(K,)``, which of the K listed ones."""
         self.full_init()
-        size = self._scores.size
+        size = int(np.prod(self._mask_shape))
         return np.unpackbits(self._packed)[:size].reshape(
-            self._scores.shape).astype(bool)
+            self._mask_shape).astype(bool)
 
     def get_data_info(self, idx: int) -> dict:
         """The wrapped set's entry, with hidden labels replaced by UNKNOWN."""
         self.full_init()
         info = self.dataset.get_data_info(self.wrapped_index(idx))
         info.pop('gt_label', None)
-        info['gt_score'] = self._scores[idx].astype(np.float32)
+        info['gt_score'] = self._labels.row(idx).astype(np.float32)
         return info
 
     def hidden_labels(self) -> np.ndarray:
-        """What the mask hides: ``(N, C)`` int8, UNKNOWN where training sees
-        the label or nobody knows it."""
+        """:meth:`hidden_matrix` in one array, ``(N, C)`` int8."""
+        return self.hidden_matrix().dense()
+
+    def hidden_matrix(self) -> LabelMatrix:
+        """What the mask hides: UNKNOWN where training sees the label or nobody
+        knows it."""
         self.full_init()
-        truth = label_matrix(self.dataset)[self._rows].astype(np.int8)
-        truth[self._scores != UNKNOWN] = UNKNOWN
-        return truth
+        truth = matrix_of(self.dataset)
+        if self._rows is not None:
+            truth = truth.select(self._rows)
+        return truth.without(self._labels)
 
     def get_subset(self, indices: Union[int, Sequence[int]]):
         """Some of the samples, with the labels they have here; see
@@ -188,11 +198,19 @@ class PartialLabelDataset:
             indices = range(len(self))[:indices] if indices >= 0 else (
                 range(len(self))[indices:])
         chosen = np.asarray(indices, np.int64)
-        self._set(self.labels[chosen], self.mask[chosen], self._rows[chosen])
+        labels, rows = self.matrix.select(chosen), chosen
+        if self._rows is not None:
+            rows = self._rows[chosen]
+        if len(self._mask_shape) == 1:  # of listed labels: of those here, all
+            mask = np.ones(int(labels.summary().known.sum()), bool)
+        else:
+            mask = self.mask[chosen]
+        self._set(labels, mask, rows)
 
     def get_cat_ids(self, idx: int):
         """Indices of the classes known to be present in one sample."""
-        return np.flatnonzero(self.labels[idx] == PRESENT).tolist()
+        classes, labels = self.matrix.known(idx)
+        return classes[labels == PRESENT].tolist()
 
     def __getitem__(self, idx: int) -> dict:
         self.full_init()
@@ -206,11 +224,12 @@ class PartialLabelDataset:
     def wrapped_index(self, idx: int) -> int:
         """Where a sample is in the wrapped set."""
         self.full_init()
+        if self._rows is None:
+            return int(idx)
         return int(self._rows[idx])
 
     def __len__(self) -> int:
-        self.full_init()
-        return len(self._rows)
+        return len(self.matrix)
 
 
 def find_masks(dataset) -> List[PartialLabelDataset]:
@@ -233,15 +252,21 @@ def known_labels_of(dataset) -> Optional[dict]:
                 labels='+'.join(joined['labels']))
 
 
-def labels_of(dataset) -> np.ndarray:
-    """What training sees of all images under a data set's wrappers: ``(N, C)``
-    in {PRESENT, ABSENT, UNKNOWN}. Images that are repeated count once."""
+def training_matrix(dataset) -> LabelMatrix:
+    """What training sees of all images under a data set's wrappers. Images
+    that are repeated count once."""
     if isinstance(dataset, PartialLabelDataset):
-        return dataset.labels
+        return dataset.matrix
     parts = _wrapped(dataset)
     if not parts:
-        return label_matrix(dataset).astype(np.int8)
-    return np.concatenate([labels_of(part) for part in parts])
+        return matrix_of(dataset)
+    return stacked([training_matrix(part) for part in parts])
+
+
+def labels_of(dataset) -> np.ndarray:
+    """:func:`training_matrix` in one array, ``(N, C)`` int8 in {PRESENT,
+    ABSENT, UNKNOWN}."""
+    return training_matrix(dataset).dense()
 
 
 def has_three_values(dataset) -> bool:
@@ -275,17 +300,18 @@ def _check_unrepeated(dataset) -> None:
         _check_unrepeated(inner)
 
 
-def _check_supervision(labels: np.ndarray) -> None:
+def _check_supervision(labels: LabelMatrix) -> None:
     """Refuse labels that nothing can be learned from; warn of thin ones.
 
     Raises:
         ValueError: If no label at all is known.
     """
-    if not (labels != UNKNOWN).any():
+    found = labels.summary()
+    if not found.known.any():
         raise ValueError(
             'No label is known, so there is nothing to learn from: check the '
             'labels and the mask, or raise known.')
-    empty = int((labels != PRESENT).all(0).sum())
+    empty = int((found.positive == 0).sum())
     if empty:
         print_log(f'{empty} of {labels.shape[1]} classes have no image that '
                   'is known to have them.', 'current', logging.WARNING)

@@ -1,6 +1,8 @@
 """Visual Genome's 200 most frequent categories as a multi-label set."""
 from pathlib import Path
-from typing import List
+from typing import Dict, Iterable, List
+
+from mmengine.fileio import LocalBackend
 
 from trm_ml_mm.labels import class_names
 from trm_ml_mm.registry import DATASETS
@@ -75,10 +77,7 @@ class VG200(MultiLabelDataset):
         if not isinstance(labels, dict):
             raise ValueError(f'{label_path} is not the VG-200 label file: it '
                              'must be an object {image: [categories]}.')
-        found = {}
-        for folder in self.image_folders:
-            # One listing instead of a look for each of 90,000 images.
-            found.update((p.name, p) for p in self.root_file(folder).glob('*'))
+        found = self._images(line.split()[0] for _, line in lines)
         if not found:
             raise FileNotFoundError(
                 f'None of the image folders {", ".join(self.image_folders)} '
@@ -105,3 +104,13 @@ class VG200(MultiLabelDataset):
             data.append(
                 dict(img_path=str(found[name]), gt_label=sorted(set(given))))
         return data
+
+    def _images(self, names: Iterable[str]) -> Dict[str, Path]:
+        """Name -> path, of those that are in one of the folders."""
+        folders = [self.root_file(folder) for folder in self.image_folders]
+        if isinstance(self.backend, LocalBackend):
+            # One listing instead of a look for each of 90,000 images.
+            return {path.name: path for folder in folders
+                    for path in folder.glob('*')}
+        return {name: folder / name for name in names for folder in folders
+                if self.is_image(folder / name)}

@@ -38,8 +38,8 @@ def load_config(config: Union[str, Config],
             shorthands of :mod:`~trm_ml_mm.engine.shorthands` (``epochs``,
             ``lr``, ``image_size``, ``arch``, ``data_root``, ``workers``,
             ``early_stopping``, ``balance_classes``, ``tensorboard``, ``watch``,
-            ``scene_set``; of CSV files: ``image_folder``, ``image_column``,
-            ``ignore_columns``).
+            ``scene_set``, ``shards``; of CSV files: ``image_folder``,
+            ``image_column``, ``ignore_columns``).
 
     Raises:
         FileNotFoundError: If there is no such file.

@@ -182,7 +182,7 @@ def _registered(kind) -> Optional[type]:
 
 def _steps_after_loading(cfg: Config) -> List[dict]:
     """The test pipeline between loading and packing. Where it has no size,
-    the size of the tower."""
+    the size of the tower. An image of one's own has no box to cut out."""
     pipeline = []
     for split in ('test', 'val'):
         inner = [data for data in wrapped_datasets(cfg, split)
@@ -191,7 +191,8 @@ def _steps_after_loading(cfg: Config) -> List[dict]:
             pipeline = plain_types(inner[-1].pipeline)
             break
     steps = [step for step in pipeline if str(step['type']).split('.')[-1]
-             not in ('LoadImageFromFile', 'RenderScene', 'PackInputs')]
+             not in ('LoadImageFromFile', 'RenderScene', 'CropBox',
+                     'PackInputs')]
     for step in steps:
         step['type'] = str(step['type']).split('.')[-1]
     side = (cfg.model.get('backbone') or {}).get('image_size')

@@ -7,12 +7,27 @@ on it. An entry that an option names in full is applied later, so it wins.
 import os
 from importlib.util import find_spec
 from numbers import Integral, Real
-from typing import Callable, Dict, List, Optional, Sequence, Union
+from typing import (
+    Callable,
+    Dict,
+    Iterator,
+    List,
+    Optional,
+    Sequence,
+    Union,
+)
 
 from mmengine.config import Config
 
 from trm_ml_mm.models.towers import joint_width
-from trm_ml_mm.utils.configs import SPLITS, nested_dicts, wrapped_datasets
+from trm_ml_mm.utils.checks import check_positive
+from trm_ml_mm.utils.configs import (
+    SPLITS,
+    backend_args_of,
+    nested_dicts,
+    with_backend,
+    wrapped_datasets,
+)
 
 # Entries of schedulers that count epochs.
 _EPOCH_KEYS = ('begin', 'end', 'T_max', 'milestones', 'step_size', 'periods',
@@ -371,6 +386,52 @@ def set_balance_classes(cfg: Config, threshold: float) -> None:
                               oversample_thr=threshold)
 
 
+def set_shards(cfg: Config, shards: Union[str, dict, None]) -> None:
+    """Read the images of all data sets from shards instead of image files.
+
+    Args:
+        cfg: Changed in place.
+        shards: Their folder; or a dict of ``folder`` and, for local copies,
+            ``cache`` and ``cache_gb``, as
+            :class:`~trm_ml_mm.datasets.shards.ShardBackend` takes them. None:
+            read from image files again.
+
+    Raises:
+        ValueError: If it is none of these, or no data set loads image files.
+    """
+    options = dict(folder=shards) if isinstance(shards, str) else shards
+    if options is not None and not (
+            isinstance(options, dict) and 'folder' in options
+            and options.keys() <= {'folder', 'cache', 'cache_gb'}):
+        raise ValueError('shards is a folder, or dict(folder=..., cache=..., '
+                         f'cache_gb=...), got {shards!r}.')
+    if options and options.get('cache_gb') is not None:
+        check_positive(cache_gb=options['cache_gb'])
+    loads = False
+    for owner, key, data in _image_pipelines(cfg):
+        backend = options and dict(
+            backend='trm_ml_mm.shards', root=data.get('data_root') or '',
+            **dict(options, folder=os.path.abspath(options['folder'])))
+        owner[key] = with_backend(owner[key], backend)
+        loads = loads or backend_args_of(owner[key]) == backend
+    if options and not loads:
+        raise ValueError('shards hold image files, and no data set of this '
+                         'config loads any: leave it out.')
+
+
+def _image_pipelines(cfg: Config) -> Iterator[tuple]:
+    """(Where it stands, its key there, the data set it belongs to) of all
+    pipelines."""
+    for split in SPLITS:
+        for options in nested_dicts(cfg.get(f'{split}_dataloader') or {}):
+            if options.get('pipeline'):
+                data = next((inner for inner in nested_dicts(options)
+                             if inner.get('data_root')), options)
+                yield options, 'pipeline', data
+                if split == 'test' and cfg.get('tta_pipeline'):
+                    yield cfg, 'tta_pipeline', data
+
+
 SHORTHANDS: Dict[str, Callable] = dict(
     arch=set_arch,
     data_root=set_data_root,
@@ -382,12 +443,13 @@ SHORTHANDS: Dict[str, Callable] = dict(
     image_size=set_image_size,
     lr=set_lr,
     scene_set=set_scene_set,
+    shards=set_shards,
     tensorboard=set_tensorboard,
     watch=set_watch,
     workers=set_workers,
     balance_classes=set_balance_classes)
 # They move entries that other options may name, so they come after these.
-LATE = ('balance_classes', )
+LATE = ('balance_classes', 'shards')
 
 
 def apply_shorthands(cfg: Config, options: dict) -> None:

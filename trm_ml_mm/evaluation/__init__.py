@@ -1,3 +1,5 @@
+from .attribute_metrics import AttributeMetrics
+from .auroc import MultiLabelAUROC, class_auroc
 from .calibrated_metrics import CalibratedMetrics
 from .calibration import (
     Calibration,
@@ -29,12 +31,13 @@ from .thresholds import (
 )
 
 __all__ = [
-    'CalibratedMetrics', 'Calibration', 'MultiLabelAP', 'MultiLabelF1',
-    'PerClass', 'ProbabilityFit', 'ProbabilityMap', 'ResultRow',
-    'RunRecord', 'STRATEGIES', 'Thresholds', 'average_precision',
-    'best_f1_thresholds', 'calibrate_logits', 'calibration_error',
-    'confident_errors', 'fit_probabilities', 'held_out_predictions',
-    'mean_over_classes', 'precision_recall', 'precision_thresholds',
-    'predict', 'rank_questions', 'read_record', 'recall_thresholds',
-    'sampling_problems', 'suspicious_labels', 'write_record'
+    'AttributeMetrics', 'CalibratedMetrics', 'Calibration', 'MultiLabelAP',
+    'MultiLabelAUROC', 'MultiLabelF1', 'PerClass', 'ProbabilityFit',
+    'ProbabilityMap', 'ResultRow', 'RunRecord', 'STRATEGIES', 'Thresholds',
+    'average_precision', 'best_f1_thresholds', 'calibrate_logits',
+    'calibration_error', 'class_auroc', 'confident_errors',
+    'fit_probabilities', 'held_out_predictions', 'mean_over_classes',
+    'precision_recall', 'precision_thresholds', 'predict', 'rank_questions',
+    'read_record', 'recall_thresholds', 'sampling_problems',
+    'suspicious_labels', 'write_record'
 ]

@@ -1,14 +1,15 @@
 """Metrics at the thresholds of a calibration."""
-from typing import Dict, Optional, Sequence
+from typing import Dict, List, Optional, Sequence
 
 import torch
+from mmengine.dist import gather_object, is_main_process
 from torch import Tensor
 
 from trm_ml_mm.registry import METRICS
 
 from .calibration import Calibration
 from .functional import precision_recall
-from .metrics import MultiLabelMetric
+from .metrics import MultiLabelMetric, in_data_order
 from .probabilities import calibration_error, sigmoid
 
 
@@ -47,12 +48,23 @@ class CalibratedMetrics(MultiLabelMetric):
                                                eps=1e-6))
             for sample in data_samples])
 
-    def compute_metrics(self, results: Tensor) -> Dict[str, float]:
+    def reset(self) -> None:
+        self.rows: List[Tensor] = []
+
+    def take(self, rows: Tensor) -> None:
+        self.rows.append(rows)
+
+    def compute(self) -> Optional[Dict[str, float]]:
         """Raises ValueError if the data has other classes."""
+        column = 1 if self.own_logits() else 0
+        gathered = gather_object(torch.cat(self.rows))
+        if not is_main_process():
+            return None
+        results = in_data_order(gathered)
         classes = (self.dataset_meta or {}).get('classes')
         if classes is not None:
             Calibration.from_dict(self.content, self.where, classes)
-        _, logits, targets = results.unbind(1)
+        logits, targets = results[:, column], results[:, 2]
         logits, labels = logits.numpy(), targets.numpy()
         found = precision_recall(
             torch.from_numpy(self.calibration.predict(logits)), targets,

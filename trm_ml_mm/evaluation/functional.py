@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trm_ml_mm.labels import ABSENT, PRESENT, UNKNOWN
+from trm_ml_mm.labels import PRESENT, UNKNOWN
 from trm_ml_mm.utils.precision import as_double, full_precision
 
 _DIVERGED = ('scores have NaN or infinite values: the model diverged; lower '
@@ -44,14 +44,16 @@ def average_precision(scores: Tensor,
     scores, targets = (value.cpu().numpy()
                        for value in (scores, targets.to(torch.int8)))
 
+    def ap_of(own: np.ndarray, labels: np.ndarray) -> float:
+        known = labels != UNKNOWN
+        return class_ap(precision_at_positives(
+            own[known], labels[known] == PRESENT), interpolated)
+
     def ap_of_columns(first: int) -> List[float]:
         # Eight adjacent columns are copied to rows together.
         columns = slice(first, first + 8)
-        return [
-            _class_ap(*rows, interpolated) for rows in zip(
-                np.ascontiguousarray(scores[:, columns].T),
-                np.ascontiguousarray(targets[:, columns].T))
-        ]
+        return list(map(ap_of, np.ascontiguousarray(scores[:, columns].T),
+                        np.ascontiguousarray(targets[:, columns].T)))
 
     # NumPy releases the interpreter's lock while it copies and sorts.
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
@@ -60,21 +62,37 @@ def average_precision(scores: Tensor,
     return torch.tensor(values, dtype=torch.double)
 
 
-def _class_ap(scores: np.ndarray, targets: np.ndarray,
-              interpolated: bool) -> float:
-    """:func:`average_precision` of one class, ``(N,)`` both.
+def precision_at_positives(scores: np.ndarray,
+                           positive: np.ndarray) -> np.ndarray:
+    """Precision of one class where recall rises, which is at positives only.
 
-    Recall rises only at positives. So precision is needed only at the scores
-    of positives, and negatives below all positives never matter.
+    Negatives below all positives never matter.
+
+    Args:
+        scores: ``(K,)`` of its K known labels.
+        positive: ``(K,)`` bool, P of them true.
+
+    Returns:
+        ``(P,)`` float64, lowest positive first.
     """
-    positive = np.sort(scores[targets == PRESENT])
+    negative = scores[~positive]
+    positive = np.sort(scores[positive])
     if not len(positive):
-        return float('nan')
-    negative = np.compress(
-        (targets == ABSENT) & (scores >= positive[0]), scores)
+        return np.zeros(0)
+    negative = negative[negative >= positive[0]]
     hits = len(positive) - np.searchsorted(positive, positive)
-    misses = _count_at_least(negative, positive)
-    precision = hits / (hits + misses)
+    return hits / (hits + _count_at_least(negative, positive))
+
+
+def class_ap(precision: np.ndarray, interpolated: bool = False) -> float:
+    """:func:`average_precision` of one class; NaN without positives.
+
+    Args:
+        precision: Of :func:`precision_at_positives`.
+        interpolated: Which definition.
+    """
+    if not len(precision):
+        return float('nan')
     if interpolated:  # lower scores have a larger recall
         precision = np.maximum.accumulate(precision)
     return precision.mean()
@@ -171,9 +189,24 @@ def precision_recall(predicted: Tensor,
             precision 0.
     """
     known, positive = targets != UNKNOWN, targets == PRESENT
-    hits = as_double((predicted & positive).sum(0))
-    claims = as_double((predicted & known).sum(0))
-    truths = as_double(positive.sum(0))
+    return precision_recall_of(LabelHits(
+        (predicted & positive).sum(0), (predicted & known).sum(0),
+        positive.sum(0), (known & ~positive).sum(0)), empty)
+
+
+class LabelHits(NamedTuple):
+    """What was predicted of the known labels of each class, each ``(C,)``."""
+
+    hits: Tensor  # positives that were predicted
+    claims: Tensor  # labels that were predicted
+    positives: Tensor
+    negatives: Tensor
+
+
+def precision_recall_of(counts: LabelHits,
+                        empty: str = 'skip') -> PrecisionRecall:
+    """:func:`precision_recall` of counts."""
+    hits, claims, truths = map(as_double, counts[:3])
     nan = torch.full_like(truths, float('nan'))
 
     def per_class(value):
@@ -201,6 +234,16 @@ def _check(scores: Tensor, targets: Tensor):
                          f'{tuple(targets.shape)}.')
     scores = (full_precision(scores) if scores.is_floating_point() else
               as_double(scores))
-    if scores.numel() and not torch.stack(scores.aminmax()).isfinite().all():
-        raise ValueError(_DIVERGED)
+    check_finite(not scores.numel() or bool(
+        torch.stack(scores.aminmax()).isfinite().all()))
     return scores, targets
+
+
+def check_finite(finite: bool) -> None:
+    """Refuse scores that are not all finite.
+
+    Raises:
+        ValueError: Says what happened.
+    """
+    if not finite:
+        raise ValueError(_DIVERGED)

@@ -1,7 +1,8 @@
 """The table of all classes, as a CSV file and on the screen."""
 import csv
+import hashlib
 from pathlib import Path
-from typing import List, Optional, Sequence, Tuple, Union
+from typing import List, NamedTuple, Optional, Sequence, Union
 
 from rich.markup import escape
 from rich.table import Table
@@ -20,11 +21,43 @@ def find_per_class(metrics: Sequence) -> Optional[PerClass]:
     return found[0] if found else None
 
 
-def scored_classes(metrics: Sequence) -> Optional[Tuple[int, int]]:
-    """How many classes mAP is the mean of, and how many there are; None: no
-    AP metric was computed on this rank."""
-    table = find_per_class(metrics)
-    return table and (int((table.positives > 0).sum()), len(table.positives))
+class ScoredClasses(NamedTuple):
+    """Which classes a mean over classes is of."""
+
+    count: int
+    among: int  # classes of the data set
+    class_list: Optional[str]  # see class_list_hash; None: no names are known
+    lacking: str  # what the other classes lack
+
+    @property
+    def partial(self) -> bool:
+        return self.count < self.among
+
+    def __str__(self) -> str:
+        return f'{self.count} of {self.among} classes (list {self.class_list})'
+
+
+def class_list_hash(names: Sequence[str]) -> str:
+    """16 hexadecimal digits that stand for some classes, in whatever order: the
+    start of the SHA-256 of their sorted names, one a line."""
+    return hashlib.sha256('\n'.join(sorted(names)).encode()).hexdigest()[:16]
+
+
+def scored_classes(metrics: Sequence) -> Optional[ScoredClasses]:
+    """Which classes mAP is the mean of; None: no AP metric was computed on this
+    rank. Two results compare only if their class lists are the same."""
+    for metric in metrics:
+        table = metric.per_class if isinstance(metric, MultiLabelAP) else None
+        if table is not None:
+            scored = ~table.AP.isnan()
+            if metric.empty == 'zero':
+                scored[:] = True
+            names = (metric.dataset_meta or {}).get('classes')
+            return ScoredClasses(
+                int(scored.sum()), len(scored), names and class_list_hash(
+                    [names[c] for c in scored.nonzero().flatten()]),
+                metric.lacking)
+    return None
 
 
 def per_class_rows(classes: Sequence[str], table: PerClass) -> List[list]:

@@ -25,6 +25,9 @@ class ResultRow(NamedTuple):
     unit: Optional[str] = None  # 'epoch' or 'iteration'; None: not trained
     number: Optional[int] = None  # of the epoch or iteration, from 1
     picked_on: Optional[str] = None  # 'val' or 'test', for kind 'best'
+    # What rows of earlier runs do not have yet.
+    scored: Optional[int] = None  # classes that mAP is the mean of
+    class_list: Optional[str] = None  # hash of their names
 
 
 class RunRecord(NamedTuple):

@@ -12,31 +12,42 @@ from typing import (
 
 import numpy as np
 import torch
+from filelock import FileLock
 from mmengine.config import Config
-from mmengine.dist import barrier, get_rank, get_world_size
+from mmengine.dist import (
+    barrier,
+    broadcast_object_list,
+    get_rank,
+    get_world_size,
+)
 from torch.utils.data import DataLoader, Dataset
 
 from trm_ml_mm.datasets.base import (
     MissingImage,
     UnreadableImage,
     apply_pipeline,
+    backend_of,
 )
 from trm_ml_mm.models import CLIPPromptBackbone
 from trm_ml_mm.models.towers import pack_rows
 from trm_ml_mm.registry import DATASETS, MODELS
+from trm_ml_mm.utils.checks import check_positive
 from trm_ml_mm.utils.configs import (
     SPLITS,
     plain_types,
     tests_on_validation,
+    with_backend,
     wrapped_datasets,
 )
 from trm_ml_mm.utils.seeding import mix_seed, seed_everything
 
 from .storage import (
     DONE,
+    PART_GB,
     TODO,
     UNREADABLE,
     CacheMeta,
+    Entry,
     FeatureCache,
     ImageFile,
     Update,
@@ -70,10 +81,21 @@ def resolve_dataset_config(cfg: Config, split: str) -> dict:
 
 def cached_pipeline(cfg: Config, split: str, augmented: bool) -> list:
     """The transforms before the tower: those of the split; for training
-    without augmentation, those of validation (without one, of the test)."""
+    without augmentation, those of validation (without one, of the test).
+
+    Raises:
+        ValueError: If they cut out boxes; see also
+            :func:`resolve_dataset_config`.
+    """
     if split == 'train' and not augmented:
         split = 'val' if cfg.get('val_dataloader') else 'test'
-    return plain_types(resolve_dataset_config(cfg, split).pipeline)
+    steps = plain_types(resolve_dataset_config(cfg, split).pipeline)
+    if any(step['type'].endswith('CropBox') for step in steps):
+        raise ValueError(
+            f'The {split} set has boxes of images (CropBox), and a feature '
+            'cache knows whole images, one by the path of each: train without '
+            'feature_cache.')
+    return steps
 
 
 def build_tower(cfg: Config) -> CLIPPromptBackbone:
@@ -159,15 +181,21 @@ class CacheFiller:
         seed: Draws the augmentation.
         tower: Result of :func:`build_tower`, to share it between splits; None:
             build it.
+        part_gb: Most gigabytes of a part of the cache: what one machine fills
+            at a time.
 
     Raises:
-        ValueError: If ``out`` has features of other settings.
+        ValueError: If ``out`` has features of other settings, or the size of
+            a part is not positive.
         OSError: If the disk has too little room, or no image can be read.
     """
 
     def __init__(self, cfg: Config, split: str, out: Union[str, Path],
                  views: int = 0, dtype: str = 'float16', seed: int = 0,
-                 tower: Optional[CLIPPromptBackbone] = None):
+                 tower: Optional[CLIPPromptBackbone] = None,
+                 part_gb: float = PART_GB):
+        check_positive(part_gb=part_gb)
+        self.part_gb = part_gb
         self.tower = build_tower(cfg) if tower is None else tower
         self.device = torch.device(
             'cuda' if torch.cuda.is_available() else 'cpu')
@@ -186,7 +214,7 @@ class CacheFiller:
         self.meta = CacheMeta(
             tower=tower_name(self.tower),
             normalisation=normalisation(cfg, self.tower),
-            pipeline=pipeline,
+            pipeline=with_backend(pipeline, None),
             views=max(views, 1) if split == 'train' else 1,
             grid=tuple(dense.shape[-2:]),
             dim=dense.shape[1],
@@ -213,12 +241,16 @@ class CacheFiller:
         """
         changed = Update(0, 0)
         if get_rank() == 0:
-            if (self.folder / 'meta.json').is_file():
-                cache = FeatureCache(self.folder, write=True)
-                cache.check(self.meta)
-            else:
-                cache = FeatureCache.create(self.folder, self.meta)
-            changed = cache.update(self.files, self.root)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(self.folder / '.lock'):  # of another machine
+                if (self.folder / 'meta.json').is_file():
+                    cache = FeatureCache(self.folder, write=True)
+                    cache.check(self.meta)
+                else:
+                    cache = FeatureCache.create(self.folder, self.meta)
+            changed = cache.update(self.files, self.root,
+                                   backend_of(self.dataset.pipeline).exists,
+                                   self.part_gb)
         barrier()
         return changed
 
@@ -229,25 +261,64 @@ class CacheFiller:
         return self.tower.encode_image(data['inputs'], pooled=True)
 
     def fill(self, batch_size: int = 32, workers: int = 2,
-             progress: Optional[Callable[[int, int], None]] = None) -> None:
-        """Compute this rank's part of the missing views.
+             progress: Optional[Callable[[int, int], None]] = None) -> int:
+        """Compute the missing views, one part of the cache after the other.
+
+        The ranks of this run share the views of a part. Parts that other runs
+        fill at the moment, as on other machines, are left to them.
 
         Args:
             batch_size: Of the loader.
             workers: Of the loader.
-            progress: Called with (views done, views to do) after a batch.
+            progress: Called with (views done, views to do) after a batch: of
+                this rank.
+
+        Returns:
+            How many parts other runs are filling.
         """
         self.open()
         cache = FeatureCache(self.folder, write=True)
         entries = [cache.entries[file.name] for file in self.files]
+        parts = np.array([entry.part for entry in entries])
         todo = np.argwhere(cache.states(entries) == TODO)
-        barrier()  # every rank has read the state before any rank writes
-        todo = todo[get_rank()::get_world_size()]
+        unfilled = np.unique(parts[todo[:, 0]])
+        done, elsewhere = 0, 0
+        total = sum(len(_own(todo[parts[todo[:, 0]] == part]))
+                    for part in unfilled)
+        for part in unfilled:
+            lock = cache.claim(part) if get_rank() == 0 else None
+            claimed = [lock is not None]
+            broadcast_object_list(claimed)
+            if not claimed[0]:
+                elsewhere += 1
+                continue
+            try:
+                cache.reopen(part)  # another run may have filled it by now
+                rows = np.flatnonzero(parts == part)
+                todo = np.argwhere(cache.states(
+                    [entries[row] for row in rows]) == TODO)
+                todo[:, 0] = rows[todo[:, 0]]
+                barrier()  # every rank has read the state before one writes
+                for count in self._fill_part(cache, entries, _own(todo),
+                                             batch_size, workers):
+                    done += count
+                    if progress is not None:
+                        progress(done, total)
+                cache.flush()
+                barrier()
+            finally:
+                if lock is not None:
+                    lock.release()
+        return elsewhere
+
+    def _fill_part(self, cache: FeatureCache, entries: Sequence[Entry],
+                   todo: np.ndarray, batch_size: int, workers: int
+                   ) -> Iterator[int]:
+        """Compute views; yields the number of views of each batch."""
         loader = DataLoader(
             Views(self.dataset, todo, self.seed,
                   [entry.digest for entry in entries]),
             batch_size, num_workers=workers, collate_fn=list)
-        done = 0
         for batch in loader:
             readable = [item for item in batch if item[2] is not None]
             if readable:
@@ -260,17 +331,19 @@ class CacheFiller:
                 entry = entries[image]
                 cache.state[entry.part][entry.row, view] = (
                     UNREADABLE if inputs is None else DONE)
-            done += len(batch)
-            if progress is not None:
-                progress(done, len(todo))
-        cache.flush()
-        barrier()
+            yield len(batch)
+
+
+def _own(todo: np.ndarray) -> np.ndarray:
+    """This rank's rows."""
+    return todo[get_rank()::get_world_size()]
 
 
 def files_of(dataset) -> List[ImageFile]:
     """The images of a data set, wherever its folder is."""
     paths = [dataset.get_data_info(i)['img_path'] for i in range(len(dataset))]
-    return image_files(paths, getattr(dataset, 'data_root', '') or '')
+    return image_files(paths, getattr(dataset, 'data_root', '') or '',
+                       backend_of(dataset.pipeline))
 
 
 def splits_to_cache(cfg: Config) -> Iterator[str]:

@@ -8,9 +8,13 @@ A cache is a folder with the features of images of one data set:
   images, K views, rows as in :mod:`~trm_ml_mm.models.towers.layout`) and
   ``state.npy`` ``(N, K)``.
 
-Images that are added later get a part of their own. What is in a part never
+Images that are added later get parts of their own. What is in a part never
 moves, so that a training which reads the cache is not disturbed. A part is
 removed when no image has its features there any more.
+
+A part is of a limited size, and who fills it holds its lock. So machines that
+know nothing of each other can fill one cache together, and no two of them
+write to the same file.
 """
 import hashlib
 import json
@@ -19,11 +23,24 @@ import re
 import shutil
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import (
+    Callable,
+    Dict,
+    List,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Tuple,
+    Union,
+)
 
 import numpy as np
-from filelock import FileLock
+from filelock import FileLock, Timeout
+from mmengine.fileio import BaseStorageBackend
 
+from trm_ml_mm.datasets.base import LOCAL
+from trm_ml_mm.datasets.shards import ShardBackend
+from trm_ml_mm.labels.image_names import image_name
 from trm_ml_mm.models.towers import row_shape
 from trm_ml_mm.utils.io import existing, read_json, write_text
 
@@ -31,6 +48,7 @@ FORMAT = 2  # 1 found features by the number of the image in the data set
 TODO, DONE, UNREADABLE = 0, 1, 2
 NO_FILE = -1  # size of an image without a file: rendered, or missing
 ADVICE = 'make it with tools/cache_features.py'
+PART_GB = 4.
 
 
 class CacheMeta(NamedTuple):
@@ -61,6 +79,7 @@ class ImageFile(NamedTuple):
     path: str
     size: int  # in bytes; NO_FILE: there is no file
     time: int  # of its last change, in nanoseconds
+    backend: BaseStorageBackend = LOCAL
 
 
 class Entry(NamedTuple):
@@ -89,16 +108,14 @@ class Update(NamedTuple):
     gone: int  # whose file does not exist any more
 
 
-def image_name(path: str, root: str = '') -> str:
-    """How a cache calls an image: its path relative to the data set's root, so
-    that both can move together."""
-    return os.path.relpath(path, root) if root else path
-
-
-def image_files(paths: Sequence[str], root: str = '') -> List[ImageFile]:
+def image_files(paths: Sequence[str], root: str = '',
+                backend: BaseStorageBackend = LOCAL) -> List[ImageFile]:
     """The images of a data set whose folder is ``root``."""
     found = []
     for path in paths:
+        if isinstance(backend, ShardBackend):
+            found.append(_image_in_shards(path, root, backend))
+            continue
         try:
             status = os.stat(path)
             size, time = status.st_size, status.st_mtime_ns
@@ -108,12 +125,19 @@ def image_files(paths: Sequence[str], root: str = '') -> List[ImageFile]:
     return found
 
 
+def _image_in_shards(path: str, root: str, backend: ShardBackend
+                     ) -> ImageFile:
+    """Its checksum stands for the time of its last change."""
+    place = backend.find(path)
+    size, time = (NO_FILE, 0) if place is None else (place.size, place.crc)
+    return ImageFile(image_name(path, root), path, size, time, backend)
+
+
 def digest_of(file: ImageFile) -> str:
     """SHA-256 of the content; without a file, of the name."""
     if file.size == NO_FILE:
         return hashlib.sha256(file.name.encode()).hexdigest()
-    with open(file.path, 'rb') as content:
-        return hashlib.sha256(content.read()).hexdigest()
+    return hashlib.sha256(file.backend.get(file.path)).hexdigest()
 
 
 def digests_of(files: Sequence[ImageFile]) -> Dict[str, str]:
@@ -196,6 +220,10 @@ class FeatureCache:
         except Exception as error:  # a damaged file can raise anything
             raise self._damaged(error) from error
 
+    def reopen(self, part: int) -> None:
+        """See what another process has written to a part."""
+        self._open_part(part, len(self.state[part]))
+
     def _part(self, number: int) -> Path:
         return self.folder / f'part_{number}'
 
@@ -275,7 +303,9 @@ class FeatureCache:
             found[parts == part] = np.asarray(state)[rows[parts == part]]
         return found
 
-    def update(self, files: Sequence[ImageFile], root: str = '') -> Update:
+    def update(self, files: Sequence[ImageFile], root: str = '',
+               exists: Callable[[str], bool] = os.path.exists,
+               part_gb: float = PART_GB) -> Update:
         """Make room for the images that are new or have another content, and
         forget those whose file does not exist any more.
 
@@ -287,6 +317,8 @@ class FeatureCache:
         Args:
             files: All images of the data set.
             root: Of the data set.
+            exists: Whether there is an image of a path.
+            part_gb: Most gigabytes of the features in a part.
 
         Raises:
             OSError: If the disk has too little room; says how much is needed.
@@ -298,22 +330,33 @@ class FeatureCache:
                 name: entry for name, entry in self.entries.items()
                 if name not in named and (
                     entry.size == NO_FILE
-                    or os.path.exists(os.path.join(root, name)))}
+                    or exists(os.path.join(root, name)))}
             gone = len(self.entries.keys() - others.keys() - named)
             entries, new = self._sorted(files)
-            part = max(self._parts_on_disk(), default=-1) + 1
-            if new:
-                self._create_part(part, len(new))
-                for row, entry in enumerate(new):
+            parts = self._create_parts(new, part_gb)
+            for part, images in parts.items():
+                for row, entry in enumerate(images):
                     entries[entry.name] = Entry(part, row, *entry[1:])
             # From here on the cache has the new images, and not before.
-            self.entries = {**others, **entries}
-            write_text(self.folder / 'images.json',
-                       json.dumps(self.entries, ensure_ascii=False))
-            if new:
-                self._open_part(part, len(new))
+            whole = {**others, **entries}
+            if whole != self.entries:
+                self.entries = whole
+                write_text(self.folder / 'images.json',
+                           json.dumps(whole, ensure_ascii=False))
+            for part, images in parts.items():
+                self._open_part(part, len(images))
             self._remove_unused()
         return Update(len(new), gone)
+
+    def claim(self, part: int) -> Optional[FileLock]:
+        """The lock of a part, for whom fills it: release it afterwards. A
+        kill releases it too. None: another process fills the part."""
+        lock = FileLock(self._part(part) / '.lock', timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            return None
+        return lock
 
     def _sorted(self, files: Sequence[ImageFile]
                 ) -> Tuple[Dict[str, Entry], List['NewImage']]:
@@ -323,7 +366,7 @@ class FeatureCache:
         digests = digests_of(unsure)
         known = {entry.digest: entry for entry in self.entries.values()}
         entries, new = {}, {}
-        for name, _, size, time in files:
+        for name, _, size, time, _ in files:
             digest = digests.get(name)
             if digest is None:
                 entries[name] = self.entries[name]
@@ -338,29 +381,41 @@ class FeatureCache:
                  for path in self.folder.iterdir())
         return sorted(int(match[1]) for match in found if match)
 
-    def _create_part(self, number: int, images: int) -> None:
-        """Create the files of a part at their full size."""
-        folder = self._part(number)
-        need = self.meta.bytes(images)
+    def _create_parts(self, images: List['NewImage'], part_gb: float
+                      ) -> Dict[int, List['NewImage']]:
+        """Create parts for new images; number of a part -> its images."""
+        need = self.meta.bytes(len(images))
         free = shutil.disk_usage(self.folder).free
         if need > free:
             raise OSError(
                 f'The features need {need / 1e9:.1f} GB and {self.folder} has '
                 f'{free / 1e9:.1f} GB free: take another --out, fewer --views, '
                 'or --dtype float16.')
+        first = max(self._parts_on_disk(), default=-1) + 1
+        most = max(1, int(part_gb * 1e9 / self.meta.bytes(1)))
+        parts = {first + start // most: images[start:start + most]
+                 for start in range(0, len(images), most)}
+        try:
+            for part, some in parts.items():
+                self._create_part(part, len(some))
+        except BaseException:
+            for part in parts:
+                shutil.rmtree(self._part(part), ignore_errors=True)
+            raise
+        return parts
+
+    def _create_part(self, number: int, images: int) -> None:
+        """Create the files of a part at their full size."""
+        folder = self._part(number)
+        need = self.meta.bytes(images)
         folder.mkdir()
         shape = self.meta.shape(images)
-        try:
-            features = np.lib.format.open_memmap(
-                folder / 'features.npy', 'w+', self.meta.dtype, shape)
-            if hasattr(os, 'posix_fallocate'):  # or a full disk kills the run
-                with open(folder / 'features.npy', 'r+b') as file:
-                    os.posix_fallocate(file.fileno(), 0,
-                                       features.offset + need)
-            np.save(folder / 'state.npy', np.zeros(shape[:2], np.uint8))
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
+        features = np.lib.format.open_memmap(
+            folder / 'features.npy', 'w+', self.meta.dtype, shape)
+        if hasattr(os, 'posix_fallocate'):  # or a full disk kills the run
+            with open(folder / 'features.npy', 'r+b') as file:
+                os.posix_fallocate(file.fileno(), 0, features.offset + need)
+        np.save(folder / 'state.npy', np.zeros(shape[:2], np.uint8))
 
     def _remove_unused(self) -> None:
         """Remove parts without images, and what an interrupted update left."""

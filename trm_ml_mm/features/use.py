@@ -1,6 +1,6 @@
 """Use a feature cache: train and test from features instead of images."""
 from pathlib import Path
-from typing import Sequence, Tuple, Union
+from typing import Optional, Sequence, Tuple, Union
 
 import numpy as np
 import torch
@@ -9,8 +9,14 @@ from mmengine.config import Config
 from torch import nn
 
 from trm_ml_mm.datasets.base import UnreadableImage
+from trm_ml_mm.labels.image_names import image_name
 from trm_ml_mm.registry import DATASETS, TRANSFORMS
-from trm_ml_mm.utils.configs import SPLITS, nested_dicts
+from trm_ml_mm.utils.configs import (
+    SPLITS,
+    backend_args_of,
+    nested_dicts,
+    with_backend,
+)
 
 from .fill import (
     build_tower,
@@ -21,7 +27,7 @@ from .fill import (
     resolve_dataset_config,
     tower_name,
 )
-from .storage import DONE, FeatureCache, ImageFile, image_name
+from .storage import DONE, FeatureCache, ImageFile
 
 
 def use_cache(cfg: Config,
@@ -47,16 +53,19 @@ def use_cache(cfg: Config,
     own = {split: cached_pipeline(cfg, split, True) for split in splits
            if cfg.get(f'{split}_dataloader') is not None}
     has_test = cfg.get('val_dataloader') or cfg.get('test_dataloader')
-    unaugmented = cached_pipeline(cfg, 'train', False) if has_test else []
+    unaugmented = with_backend(
+        cached_pipeline(cfg, 'train', False) if has_test else [], None)
     datasets = {split: resolve_dataset_config(cfg, split) for split in own}
     where = {split: cached_test_split(cfg) if split == 'test' else split
              for split in own}
     for split, options in datasets.items():
         cache = FeatureCache(Path(folder, where[split]))
-        pipeline = own[split]
+        pipeline = with_backend(own[split], None)
         if split == 'train' and cache.meta.pipeline == unaugmented:
             pipeline = unaugmented
-        dataset = DATASETS.build(dict(options, pipeline=[]))
+        # The first step knows where the images are.
+        dataset = DATASETS.build(dict(options,
+                                      pipeline=options.pipeline[:1]))
         dataset.full_init()
         cache.check(cache.meta._replace(
             tower=tower_name(tower), normalisation=own_normalisation,
@@ -66,7 +75,8 @@ def use_cache(cfg: Config,
         options.pipeline = [
             dict(type='trm_ml_mm.LoadCachedFeatures',
                  cache=str(Path(folder, where[split])),
-                 root=options.get('data_root') or ''),
+                 root=options.get('data_root') or '',
+                 backend_args=backend_args_of(options.pipeline)),
             dict(type='PackInputs', input_key='features'),
         ]
     cfg.model.backbone.feature_grid = list(cache.meta.grid)
@@ -89,7 +99,8 @@ def use_images(cfg: Config) -> None:
             if not first.get('type', '').endswith('LoadCachedFeatures'):
                 continue
             meta = FeatureCache(first['cache']).meta
-            options['pipeline'] = meta.pipeline
+            options['pipeline'] = with_backend(
+                meta.pipeline, first.get('backend_args'))
             cfg.data_preprocessor = meta.normalisation
             cfg.model.backbone.pop('feature_grid', None)
 
@@ -106,14 +117,17 @@ class LoadCachedFeatures(BaseTransform):
     Args:
         cache: Folder of a :class:`~trm_ml_mm.features.FeatureCache`.
         root: ``data_root`` of the data set.
+        backend_args: Where the data set finds its images; None: in files.
 
     Raises:
         UnreadableImage: If the image could not be decoded for the cache.
         ValueError: If the cache does not have the image.
     """
 
-    def __init__(self, cache: str, root: str = ''):
+    def __init__(self, cache: str, root: str = '',
+                 backend_args: Optional[dict] = None):
         self.folder, self.root = cache, root
+        self.backend_args = backend_args
         self.cache = FeatureCache(cache)
 
     def __getstate__(self) -> dict:

@@ -1,6 +1,14 @@
-"""Image names of a label file, which may list each image only once."""
+"""Names of images, and those of a label file, which may list each image only
+once."""
 import os
 from pathlib import Path
+from typing import Callable
+
+
+def image_name(path: str, root: str = '') -> str:
+    """How caches and shards call an image: its path relative to the root of
+    the data set, so that both can move together."""
+    return os.path.relpath(path, root) if root else path
 
 
 class ImageNames:
@@ -9,10 +17,13 @@ class ImageNames:
     Args:
         folder: Where the images are.
         must_exist: Refuse a missing image at once.
+        is_image: Whether there is an image of a path.
     """
 
-    def __init__(self, folder: Path, must_exist: bool):
+    def __init__(self, folder: Path, must_exist: bool,
+                 is_image: Callable[[str], bool] = os.path.isfile):
         self.folder, self.must_exist = folder, must_exist
+        self.is_image = is_image
         self.first = {}
 
     def path(self, name: str, where: str) -> str:
@@ -29,7 +40,7 @@ class ImageNames:
             raise ValueError(f'{where}: the image "{name}" is already in '
                              f'{self.first[path]}; keep one of them.')
         self.first[path] = where
-        if self.must_exist and not os.path.isfile(path):
+        if self.must_exist and not self.is_image(path):
             raise FileNotFoundError(
                 f'{where}: image {path} does not exist; mend the path or '
                 'data_prefix, or drop the line.')

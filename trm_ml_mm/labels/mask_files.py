@@ -19,7 +19,8 @@ def mask_hash(mask: np.ndarray) -> str:
 class Mask(NamedTuple):
     """A saved mask, and the rule and seed it was drawn with."""
 
-    mask: np.ndarray  # (N, C) bool, True = known
+    # (N, C) bool, True = known; of a sparse matrix (K,), of the labels it lists
+    mask: np.ndarray
     known: str  # the rule, as a config names it
     seed: str
     hash: str
@@ -53,9 +54,11 @@ def load_mask(path: Union[str, Path]) -> Mask:
         if '' in content:
             mask = _as_bool(content[''])
             return Mask(mask, str(path), 'None', mask_hash(mask))
-        images, classes = map(int, content['shape'])
-        mask = np.unpackbits(content['packed'])[:images * classes]
-        mask = mask.reshape(images, classes).astype(bool)
+        shape = tuple(map(int, content['shape']))
+        if len(shape) not in (1, 2):
+            raise ValueError(f'shape {shape}')
+        mask = np.unpackbits(content['packed'])[:np.prod(shape)]
+        mask = mask.reshape(shape).astype(bool)
         saved = Mask(mask, *(str(content[k]) for k in Mask._fields[1:]))
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise ValueError(f'{path} is not a whole mask file ({error}); draw it '

@@ -102,6 +102,14 @@ PROMPT_NAMES = {
     'motorbike': 'motorcycle',
     'pottedplant': 'potted plant',
     'tvmonitor': 'tv monitor',
+    # Of LVIS, those that read alike without what is in parentheses.
+    'bow_(decorative_ribbons)': 'ribbon bow',
+    'bow_(weapon)': 'archery bow',
+    'fish_(food)': 'fish meat',
+    'octopus_(food)': 'octopus meat',
+    'pan_(for_cooking)': 'cooking pan',
+    'pan_(metal_container)': 'metal pan',
+    'salmon_(food)': 'salmon meat',
 }
 
 _KNOWN_SETS = {
@@ -198,7 +206,8 @@ def class_names(classes: Union[str, Sequence[str]]) -> Tuple[str, ...]:
 
 
 def prompt_name(name: str, mapping: Optional[dict] = None) -> str:
-    """The words of one class, for a prompt.
+    """The words of one class, for a prompt. What explains a name, as LVIS
+    does in ``cap_(headwear)``, is left out.
 
     Args:
         name: As the data set spells it.
@@ -210,6 +219,7 @@ def prompt_name(name: str, mapping: Optional[dict] = None) -> str:
         name = _attribute_name(name)
     else:
         name = PROMPT_NAMES.get(name, name)
+        name = name.partition('_(')[0] or name
     return ' '.join(name.replace('_', ' ').split())
 
 

@@ -5,13 +5,14 @@ the data set's official list: that order is part of every protocol.
 """
 import csv
 from pathlib import Path
-from typing import Optional, Sequence, Tuple, Union
+from typing import Dict, Iterator, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
 from trm_ml_mm.utils.io import numbered_lines
 
 from .mask_files import load_mask
+from .matrix import DenseLabels, LabelMatrix, SparseLabels, rows_at_once
 from .values import PRESENT
 
 # The seeds of the published masks.
@@ -19,6 +20,8 @@ PROPORTION_SEED = 0
 SINGLE_POSITIVE_SEED = 1200
 RULES = ('all', 'single_positive')
 FILES = ('.npz', '.npy', '.txt', '.csv')
+# (First row, (n, C) bool, True = known) of all rows of a mask in order.
+Blocks = Iterator[Tuple[int, np.ndarray]]
 
 
 def check_known(known) -> None:
@@ -60,13 +63,25 @@ def known_label_mask(shape: Tuple[int, int],
         ValueError: If the proportion is not in (0, 1].
     """
     check_known(proportion)
-    rng = np.random.RandomState(seed)
+    return _whole(_proportion_blocks(shape, proportion, seed), shape)
+
+
+def _whole(blocks: Blocks, shape: Tuple[int, int]) -> np.ndarray:
+    """A mask from the blocks of its rows."""
     mask = np.empty(shape, bool)
-    # The same numbers as in one draw, without 8 bytes per label.
-    for start in range(0, shape[0], 4096):
-        rows = mask[start:start + 4096]
-        rows[:] = rng.random_sample(rows.shape) < proportion
+    for start, rows in blocks:
+        mask[start:start + len(rows)] = rows
     return mask
+
+
+def _proportion_blocks(shape: Tuple[int, int], proportion: float, seed: int
+                       ) -> Blocks:
+    rng = np.random.RandomState(seed)
+    step = rows_at_once(shape[1])
+    for start in range(0, shape[0], step):
+        # The same numbers as in one draw, without 8 bytes per label.
+        count = min(step, shape[0] - start)
+        yield start, rng.random_sample((count, shape[1])) < proportion
 
 
 def single_positive_mask(labels: np.ndarray,
@@ -85,14 +100,24 @@ def single_positive_mask(labels: np.ndarray,
     Returns:
         ``(N, C)`` bool, True = known.
     """
+    return _whole(_single_positive_blocks(DenseLabels(labels), seed),
+                  labels.shape)
+
+
+def _single_positive_blocks(labels: LabelMatrix, seed: int) -> Blocks:
     rng = np.random.RandomState(seed)
-    mask = np.zeros(labels.shape, bool)
-    for i, row in enumerate(labels):
-        positives = np.flatnonzero(row == PRESENT)
-        rng.shuffle(positives)
-        mask[i, positives[:1]] = True
-        rng.shuffle(np.flatnonzero(row != PRESENT))  # part of the protocol
-    return mask
+    step = rows_at_once(labels.shape[1])
+    for start in range(0, len(labels), step):
+        count = min(step, len(labels) - start)
+        mask = np.zeros((count, labels.shape[1]), bool)
+        for i in range(count):
+            classes, values = labels.known(start + i)
+            positives = classes[values == PRESENT]
+            rng.shuffle(positives)
+            mask[i, positives[:1]] = True
+            # Part of the protocol; what is shuffled does not matter.
+            rng.shuffle(np.arange(labels.shape[1] - len(positives)))
+        yield start, mask
 
 
 def listed_positives_mask(path: Union[str, Path], labels: np.ndarray,
@@ -119,10 +144,30 @@ def listed_positives_mask(path: Union[str, Path], labels: np.ndarray,
             not have, or a label that is not positive (the list then belongs to
             other classes, or another order of them).
     """
+    return _whole(_listed_blocks(path, DenseLabels(labels), images, classes),
+                  labels.shape)
+
+
+def _listed_blocks(path: Union[str, Path], labels: LabelMatrix,
+                   images: Sequence[str], classes: Sequence[str]) -> Blocks:
+    listed = _listed_positives(path, labels, images, classes)
+    step = rows_at_once(labels.shape[1])
+    for start in range(0, len(labels), step):
+        mask = np.zeros((min(step, len(labels) - start), labels.shape[1]),
+                        bool)
+        for i in range(len(mask)):
+            mask[i, listed.get(start + i, [])] = True
+        yield start, mask
+
+
+def _listed_positives(path: Union[str, Path], labels: LabelMatrix,
+                      images: Sequence[str], classes: Sequence[str]
+                      ) -> Dict[int, List[int]]:
+    """Row of an image -> its known positives."""
     rows = {}
     for i, image in enumerate(images):
         rows.setdefault(Path(image).name, []).append(i)
-    mask = np.zeros(labels.shape, bool)
+    listed: Dict[int, List[int]] = {}
     for number, line in numbered_lines(path, 'list of known positives'):
         where = f'{path} line {number}'
         image, *names = [cell.strip() for cell in next(csv.reader([line]))]
@@ -138,6 +183,7 @@ def listed_positives_mask(path: Union[str, Path], labels: np.ndarray,
         if not names:
             raise ValueError(f'{where} is "{line}", expected an image and its '
                              'known positives with commas between.')
+        own = labels.row(row)
         for name in names:
             if name in classes:
                 c = classes.index(name)
@@ -146,12 +192,75 @@ def listed_positives_mask(path: Union[str, Path], labels: np.ndarray,
             else:
                 raise ValueError(f'{where}: "{name}" is neither a class name '
                                  f'nor one of 0..{len(classes) - 1}.')
-            if labels[row, c] != PRESENT:
+            if own[c] != PRESENT:
                 raise ValueError(
                     f'{where}: "{classes[c]}" is not present in {image}; the '
                     'list belongs to other classes or another order of them.')
-            mask[row, c] = True
-    return mask
+            listed.setdefault(row, []).append(c)
+    return listed
+
+
+def keep_known(labels: LabelMatrix,
+               known: Union[float, str],
+               seed: Optional[int] = None,
+               images: Sequence[str] = (),
+               classes: Sequence[str] = ()
+               ) -> Tuple[LabelMatrix, np.ndarray]:
+    """Hide labels as a config asks for. A dense and a sparse matrix of the
+    same labels keep the same ones.
+
+    Args:
+        labels: N images, C classes.
+        known: A proportion in (0, 1], 'single_positive', 'all', a mask file
+            (.npz of :func:`save_mask`, or a matrix in .npy whose non-zero
+            entries are known), or a list of known positives (.txt, .csv). A
+            proportion and single positives draw a number for each of the
+            N x C labels, known or not.
+        seed: None: the protocol's own.
+        images: Paths of the images; needed for lists.
+        classes: Names; needed for lists.
+
+    Returns:
+        The labels that stay known, and the mask; see
+        :meth:`~trm_ml_mm.labels.matrix.LabelMatrix.keep`.
+
+    Raises:
+        ValueError: If ``known`` is none of these, or a file does not fit.
+    """
+    check_known(known)
+    shape = labels.shape
+    if known == 'all':
+        if isinstance(labels, SparseLabels):
+            return labels, np.ones(len(labels.codes), bool)
+        return labels, np.ones(shape, bool)
+    if known == 'single_positive':
+        blocks = _single_positive_blocks(
+            labels, SINGLE_POSITIVE_SEED if seed is None else seed)
+    elif not isinstance(known, str):
+        blocks = _proportion_blocks(
+            shape, known, PROPORTION_SEED if seed is None else seed)
+    elif is_positive_list(known):
+        blocks = _listed_blocks(known, labels, images, classes)
+    else:
+        mask = load_mask(known).mask
+        if mask.ndim == 1:  # of the labels that a sparse matrix lists
+            if not isinstance(labels, SparseLabels) or (
+                    len(mask) != len(labels.codes)):
+                raise ValueError(
+                    f'The mask {known} is of {len(mask)} listed labels, and '
+                    'the data set has '
+                    f'{int(labels.summary().known.sum())}: it belongs to '
+                    'another data set.')
+            return labels.only(mask), mask
+        if mask.shape != shape:
+            raise ValueError(
+                f'The mask {known} is of {mask.shape[0]} images and '
+                f'{mask.shape[1]} classes, and the data set has '
+                f'{shape[0]} and {shape[1]}: it belongs to another data set.')
+        step = rows_at_once(shape[1])
+        blocks = ((start, mask[start:start + step])
+                  for start in range(0, len(mask), step))
+    return labels.keep(blocks)
 
 
 def draw_mask(labels: np.ndarray,
@@ -173,22 +282,4 @@ def draw_mask(labels: np.ndarray,
     Raises:
         ValueError: If ``known`` is none of these, or a file does not fit.
     """
-    check_known(known)
-    if known == 'all':
-        return np.ones(labels.shape, bool)
-    if known == 'single_positive':
-        return single_positive_mask(
-            labels, SINGLE_POSITIVE_SEED if seed is None else seed)
-    if not isinstance(known, str):
-        return known_label_mask(labels.shape, known,
-                                PROPORTION_SEED if seed is None else seed)
-    if is_positive_list(known):
-        return listed_positives_mask(known, labels, images, classes)
-    mask = load_mask(known).mask
-    if mask.shape != labels.shape:
-        raise ValueError(
-            f'The mask {known} is of {mask.shape[0]} images and '
-            f'{mask.shape[1]} classes, and the data set has '
-            f'{labels.shape[0]} and {labels.shape[1]}: it belongs to another '
-            'data set.')
-    return mask
+    return keep_known(DenseLabels(labels), known, seed, images, classes)[1]

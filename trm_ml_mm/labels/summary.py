@@ -15,6 +15,10 @@ class LabelSummary(NamedTuple):
     images_without: int  # images without any known label
 
     @property
+    def images(self) -> int:
+        return int(self.known[0] + self.unknown[0])
+
+    @property
     def known(self) -> np.ndarray:
         return self.positive + self.negative
 

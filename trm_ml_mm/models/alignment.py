@@ -22,6 +22,8 @@ from torch import Tensor, nn
 from trm_ml_mm.utils.checks import check_positive
 from trm_ml_mm.utils.precision import as_double
 
+from .class_blocks import similarity_blocks
+
 # Random features of 1,024 dimensions have a spread of 0.03. A smaller one means
 # that images are all alike, such as a batch of one colour.
 MIN_SPREAD = 0.02
@@ -44,9 +46,14 @@ def cosine_spread(locations: Tensor, text: Tensor) -> Tensor:
         locations: ``(B, L, D)``, normalised.
         text: ``(C, D)``, normalised.
     """
-    cosines = as_double(locations.flatten(0, 1)) @ as_double(text).T  # BL C
-    moments = torch.stack([torch.ones_like(cosines), cosines, cosines**2])
-    moments = moments.sum(1)  # 3 C
+    locations = as_double(locations.flatten(0, 1))  # BL D
+    moments = []
+    # Three moments in double precision: six times as much as similarities.
+    for block in similarity_blocks(len(text), 6 * len(locations)):
+        cosines = locations @ as_double(text[block]).T  # BL k
+        moments.append(torch.stack(
+            [torch.ones_like(cosines), cosines, cosines**2]).sum(1))
+    moments = torch.cat(moments, 1)  # 3 C
     all_reduce(moments)
     count, total, squares = moments
     variance = squares / count - (total / count)**2

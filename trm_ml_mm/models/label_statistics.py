@@ -2,7 +2,7 @@
 
 The only place where training counts labels. Ours.
 """
-from typing import NamedTuple
+from typing import NamedTuple, Union
 
 import torch
 from mmengine.dist import all_reduce
@@ -81,19 +81,24 @@ class LabelStatistics(nn.Module):
         return LabelCounts(self.negatives, self.positives, self.images)
 
     @torch.no_grad()
-    def set_training_labels(self, labels: Tensor) -> None:
-        """Count the label matrix of the training set: ``(N, C)`` in
-        {PRESENT, ABSENT, UNKNOWN}. Every rank has the same one.
+    def set_training_labels(self, labels: Union[Tensor, LabelCounts]) -> None:
+        """Take the labels of the whole training set, the same on every rank.
+
+        Args:
+            labels: ``(N, C)`` in {PRESENT, ABSENT, UNKNOWN}, or their counts.
 
         Raises:
             ValueError: If the number of classes differs.
         """
-        if labels.shape[1] != len(self.positives):
+        if isinstance(labels, Tensor):
+            labels = LabelCounts.of(labels)
+        classes = len(labels.positives)
+        if classes != len(self.positives):
             raise ValueError(
-                f'The training set has labels of {labels.shape[1]} classes and '
+                f'The training set has labels of {classes} classes and '
                 f'the head num_classes={len(self.positives)}: make them '
                 'agree.')
-        for total, value in zip(self.counts, LabelCounts.of(labels)):
+        for total, value in zip(self.counts, labels):
             total.copy_(value)
         self._whole = True
 

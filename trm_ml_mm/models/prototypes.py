@@ -21,9 +21,12 @@ from trm_ml_mm.utils.checks import (
     check_ratio,
 )
 
+from .class_blocks import similarity_blocks, spread, take
+
 MODALITIES = ('visual', 'text')
 LEVELS = ('query', 'region')
 HISTORY = (256, 4096)  # fewest and most images that thresholds are taken from
+HISTORY_SCORES = 4_000_000  # at most, if that is more than the fewest images
 
 
 def prototype_score(features: Tensor,
@@ -33,7 +36,8 @@ def prototype_score(features: Tensor,
     other prototypes.
 
     ``cos(f_c, P_c) - inter_class * max_{k != c} cos(f_c, P_k)``: the intra-
-    class relation minus the weighted inter-class relation.
+    class relation minus the weighted inter-class relation. Many prototypes
+    are compared in blocks.
 
     Args:
         features: ``(B, C, D)``, one feature per category.
@@ -45,12 +49,14 @@ def prototype_score(features: Tensor,
     """
     features = F.normalize(features.float(), dim=-1)
     prototypes = F.normalize(prototypes.float(), dim=-1)
-    cosines = features @ prototypes.T  # B C C
-    own = torch.diagonal(cosines, dim1=-2, dim2=-1)
-    itself = torch.eye(len(prototypes), dtype=torch.bool,
-                       device=cosines.device)
-    others = cosines.masked_fill(itself, -1.).amax(-1)
-    return own - inter_class * others
+    own, others = [], features.new_full(features.shape[:2], -1.)
+    for block in similarity_blocks(len(prototypes), others.numel()):
+        cosines = features @ prototypes[block].T  # B C k
+        itself = torch.diagonal(cosines[:, block], dim1=-2, dim2=-1)  # B k
+        own.append(itself.clone())
+        itself.fill_(-1.)
+        others = torch.maximum(others, cosines.amax(-1))
+    return torch.cat(own, 1) - inter_class * others
 
 
 class Thresholds(NamedTuple):
@@ -64,7 +70,8 @@ class Thresholds(NamedTuple):
 def pseudo_label_thresholds(scores: Tensor, labels: Tensor, prior: Tensor,
                             positive_ratio: float, negative_ratio: float,
                             min_precision: float = 0.,
-                            class_ratio: float = 0.) -> Thresholds:
+                            class_ratio: float = 0.,
+                            classes: Optional[Tensor] = None) -> Thresholds:
     """Choose thresholds from the scores of recent images.
 
     Positives: the score that ``positive_ratio`` of the known positives reach,
@@ -93,9 +100,12 @@ def pseudo_label_thresholds(scores: Tensor, labels: Tensor, prior: Tensor,
         negative_ratio: In [0, 1].
         min_precision: In [0, 1].
         class_ratio: In [0, 1].
+        classes: ``(K,)`` of which thresholds are asked for; None: all.
     """
     common = _positive_threshold(scores.flatten(), labels.flatten(),
                                  positive_ratio, min_precision)
+    scores, labels = (take(x, classes, 1) for x in (scores, labels))
+    prior = take(prior, classes)
     unknown = torch.where(labels == UNKNOWN, scores, float('nan'))
     ordered = unknown.sort(0).values  # NaNs go to the end
     count = unknown.isfinite().sum(0)
@@ -159,6 +169,8 @@ class MultimodalPrototypes(BaseModule):
         class_ratio: See :func:`pseudo_label_thresholds`.
         history: How many recent images the thresholds are taken from, as a
             ratio of the training set; at least 256, at most 4,096 images.
+            Not more than 4 million scores, such as 416 images of 9,605
+            classes.
         warmup_images: No pseudo-label before this many images were seen. None:
             the size of the training set.
 
@@ -232,16 +244,27 @@ class MultimodalPrototypes(BaseModule):
             self.warmup_images = training_images
         if not self.history.shape[1]:
             length = round(self.history_ratio * training_images)
+            classes = self.history.shape[2]
+            length = min(length, HISTORY_SCORES // classes)
             length = min(max(length, HISTORY[0]), HISTORY[1])
-            self.history = self.history.new_full(
-                (2, length, self.history.shape[2]), float('nan'))
+            self.history = self.history.new_full((2, length, classes),
+                                                 float('nan'))
 
-    def visual_prototypes(self, text: Tensor) -> Tensor:
-        """``(C, D)``; of a class without a known positive so far, its text."""
-        return torch.where(self.visual_count[:, None] > 0, self.visual, text)
+    def visual_prototypes(self, text: Tensor,
+                          classes: Optional[Tensor] = None) -> Tensor:
+        """``(C, D)``; of a class without a known positive so far, its text.
+
+        Args:
+            text: ``(C, D)``.
+            classes: Whose text it is; None: of all.
+        """
+        count, visual = take(self.visual_count, classes), take(self.visual,
+                                                               classes)
+        return torch.where(count[:, None] > 0, visual, text)
 
     def scores(self, query: Tensor, region: Tensor, text: Tensor,
-               logits: Tensor, unit: Union[float, Tensor] = 1.) -> Tensor:
+               logits: Tensor, unit: Union[float, Tensor] = 1.,
+               classes: Optional[Tensor] = None) -> Tensor:
         """Pseudo-label scores, ``(B, C)``.
 
         Args:
@@ -250,9 +273,11 @@ class MultimodalPrototypes(BaseModule):
             text: ``(C, D)`` text prototypes.
             logits: ``(B, C)`` matching logits.
             unit: Of the joint space; divides ``scale``.
+            classes: Which classes all of it is of; None: all.
         """
         features = dict(query=query, region=region)
-        prototypes = dict(visual=self.visual_prototypes(text), text=text)
+        prototypes = dict(visual=self.visual_prototypes(text, classes),
+                          text=text)
         terms = [
             prototype_score(features[level], prototypes[modality],
                             self.inter_class) for level in self.levels
@@ -264,25 +289,28 @@ class MultimodalPrototypes(BaseModule):
     def forward(self, query: Tensor, region: Tensor, text: Tensor,
                 logits: Tensor, targets: Tensor, positives: Tensor,
                 prior: Tensor, seen: Tensor,
-                unit: Union[float, Tensor] = 1.) -> Tensor:
+                unit: Union[float, Tensor] = 1.,
+                classes: Optional[Tensor] = None) -> Tensor:
         """Learn from the known labels of a training batch, then estimate the
         unknown ones.
 
         Args:
-            query: ``(B, C, D)`` query-level features.
-            region: ``(B, C, D)`` region-level features.
-            text: ``(C, D)`` text prototypes.
-            logits: ``(B, C)`` matching logits.
+            query: ``(B, K, D)`` query-level features of the step's classes.
+            region: ``(B, K, D)`` region-level features.
+            text: ``(K, D)`` text prototypes.
+            logits: ``(B, K)`` matching logits.
             targets: ``(B, C)`` in {PRESENT, ABSENT, UNKNOWN}.
             positives: ``(C,)`` known positives of this step, all ranks.
             prior: ``(C,)`` expected ratio of positives.
             seen: Scalar, images of all steps so far, this one included.
             unit: Of the joint space.
+            classes: ``(K,)`` the step's classes, those of its known labels
+                among them; None: all.
 
         Returns:
             Pseudo-labels, ``(B, C)`` in {PRESENT, ABSENT, UNKNOWN}. UNKNOWN
-            where the score is between the thresholds, during the warm-up, and
-            for every known label.
+            where the score is between the thresholds, during the warm-up, for
+            every known label, and for a class that is not the step's.
 
         Raises:
             ValueError: If :meth:`prepare` was not called and
@@ -294,22 +322,25 @@ class MultimodalPrototypes(BaseModule):
                 'PartialLabelHook to custom_hooks, or call '
                 'head.prototypes.prepare(number of images) before training.')
         self.prepare(self.warmup_images)  # if nobody did
-        self._update_visual(query, targets, positives)
-        scores = self.scores(query, region, text, logits, unit)
-        self._push(torch.stack([scores, targets]))
+        own = take(targets, classes, 1)  # B K
+        self._update_visual(query, own, positives, classes)
+        scores = self.scores(query, region, text, logits, unit, classes)
+        self._push(torch.stack([
+            spread(scores, classes, len(positives), float('nan')), targets]))
         recent, labels = self.history
         lower, upper = pseudo_label_thresholds(
             recent, labels, prior, self.positive_ratio, self.negative_ratio,
-            self.min_precision, self.class_ratio)
-        ready = (targets == UNKNOWN) & (seen > self.warmup_images)
-        pseudo = torch.full_like(targets, UNKNOWN)
+            self.min_precision, self.class_ratio, classes)
+        ready = (own == UNKNOWN) & (seen > self.warmup_images)
+        pseudo = torch.full_like(own, UNKNOWN)
         pseudo[ready & (scores >= upper)] = PRESENT
         # If the thresholds cross, the label is negative.
         pseudo[ready & (scores <= lower)] = ABSENT
-        return pseudo
+        return spread(pseudo, classes, len(positives), UNKNOWN)
 
     def _update_visual(self, query: Tensor, targets: Tensor,
-                       positives: Tensor) -> None:
+                       positives: Tensor,
+                       classes: Optional[Tensor] = None) -> None:
         """Update the means of known positives, over all ranks. A feature that
         is not finite would stay in them for good, so it counts as zero."""
         positive = (targets == PRESENT).float()
@@ -317,11 +348,17 @@ class MultimodalPrototypes(BaseModule):
         features = torch.where(features.isfinite(), features, 0.)
         sums = torch.einsum('bc,bcd->cd', positive, features)
         all_reduce(sums)
-        count = self.visual_count + positives
+        self.visual_count += positives
+        count, visual, positives = (
+            take(x, classes)
+            for x in (self.visual_count, self.visual, positives))
         weight = count.clamp(min=1, max=self.memory)[:, None]
-        change = sums - positives[:, None] * self.visual
-        self.visual += change / torch.maximum(weight, positives[:, None])
-        self.visual_count.copy_(count)
+        change = sums - positives[:, None] * visual
+        visual = visual + change / torch.maximum(weight, positives[:, None])
+        if classes is None:
+            self.visual.copy_(visual)
+        else:
+            self.visual.index_copy_(0, classes, visual)
 
     def _push(self, rows: Tensor) -> None:
         """First in, first out: ``(2, B, C)`` of all ranks, in the order in

@@ -17,6 +17,8 @@ from trm_ml_mm.utils.checks import (
     check_positive,
 )
 
+from .class_blocks import Classes, take
+
 STARTS = ('text', 'random')
 
 
@@ -115,17 +117,21 @@ class CategoryRegions(nn.Module):
                 self.mlp[-1].bias.zero_()
 
     def forward(self, dense: Tensor, zero_shot_text: Tensor,
-                unit: Union[float, Tensor] = 1.) -> RegionFeatures:
+                unit: Union[float, Tensor] = 1.,
+                classes: Classes = None) -> RegionFeatures:
         """Region- and query-level features of every category.
 
         Args:
             dense: ``(B, D, H, W)`` or ``(B, L, D)`` map in the joint space.
             zero_shot_text: ``(C, D)`` text features that queries start from.
             unit: Of the joint space; divides the attention logits.
+            classes: Which of its classes ``zero_shot_text`` has, and the
+                result will have; None: all.
         """
         locations = as_locations(dense)
         locations = F.normalize(locations.float(), dim=-1)  # B L D
-        queries = self._head_queries(zero_shot_text) / unit
+        queries = self.queries(zero_shot_text, classes)
+        queries = self._head_queries(queries) / unit
         attention = saliency_maps(queries, locations)  # B h C L
         pooled = attention @ locations[:, None]  # B h C D
         saliency, region = attention.mean(1), pooled.mean(1)
@@ -137,16 +143,18 @@ class CategoryRegions(nn.Module):
             query = region + query
         return RegionFeatures(saliency, region, query)
 
-    def queries(self, zero_shot_text: Tensor) -> Tensor:
+    def queries(self, zero_shot_text: Tensor,
+                classes: Classes = None) -> Tensor:
         """The category queries, ``(C, D)``."""
+        offset = take(self.query_offset, classes)
         if self.start == 'random':
-            return self.query_offset
-        return zero_shot_text + self.query_offset
+            return offset
+        return zero_shot_text + offset
 
-    def _head_queries(self, zero_shot_text: Tensor) -> Tensor:
+    def _head_queries(self, queries: Tensor) -> Tensor:
         """Every head's queries, ``(h, C, D)``, to compare with unprojected
         locations: (Q W_q)(F W_k)^T = (Q W_q W_k^T) F^T."""
-        queries = self.query_proj(self.queries(zero_shot_text))
+        queries = self.query_proj(queries)
         queries = queries.unflatten(-1, (self.num_heads, -1))  # C h d
         keys = self.key_proj.weight.unflatten(0, (self.num_heads, -1))
         return torch.einsum('chd,hde->hce', queries, keys)

@@ -186,9 +186,10 @@ def confusions(names, scores: np.ndarray, labels: np.ndarray
 
 def relations(names, head, cfg) -> List[Relation]:
     """The strongest relations of a head, beside what the known labels of its
-    training set say; none if it has no relations."""
+    training set say; none if it has no relations, or those of low rank: there
+    are too many pairs to sort."""
     learned = getattr(head, 'relations', None)
-    if learned is None or not learned.scale:
+    if learned is None or not learned.scale or learned.rank is not None:
         return []
     return strongest(names, learned.weight.detach().cpu().numpy(),
                      learned.scale, training_labels(cfg, names))

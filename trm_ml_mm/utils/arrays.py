@@ -46,6 +46,25 @@ def read_arrays(path: Union[str, Path], limit: int = LIMIT
         raise ValueError(f'{type(error).__name__}: {error}') from error
 
 
+def map_array(path: Union[str, Path]) -> np.ndarray:
+    """The array of a .npy file, memory-mapped: processes share it.
+
+    Raises:
+        ValueError: If it is no such file, is cut off, or holds objects.
+        OSError: If it cannot be read.
+    """
+    try:
+        with open(path, 'rb') as file:
+            size = Path(path).stat().st_size
+            need = _bytes(file)
+            _check(need, size - file.tell(), need)
+        return np.load(path, mmap_mode='r', allow_pickle=False)
+    except (OSError, ValueError):
+        raise
+    except Exception as error:  # a damaged file can raise anything
+        raise ValueError(f'{type(error).__name__}: {error}') from error
+
+
 def _bytes(file) -> int:
     """What the header of an open .npy file says its array takes."""
     version = np.lib.format.read_magic(file)

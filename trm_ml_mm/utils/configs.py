@@ -1,5 +1,6 @@
 """Walk through nested configs."""
-from typing import Iterator
+from copy import deepcopy
+from typing import Iterator, Optional, Sequence
 
 SPLITS = ('train', 'val', 'test')
 
@@ -29,6 +30,29 @@ def tests_on_validation(cfg) -> bool:
     val, test = (cfg.get(f'{split}_dataloader') or {}
                  for split in ('val', 'test'))
     return bool(test) and val.get('dataset') == test.get('dataset')
+
+
+def with_backend(pipeline: Sequence[dict], backend_args: Optional[dict]
+                 ) -> list:
+    """A copy of a pipeline that loads image files from elsewhere.
+
+    Args:
+        pipeline: The configs of its steps.
+        backend_args: Of MMEngine's file backend; None: from image files.
+    """
+    copied = deepcopy(list(pipeline))
+    for step in nested_dicts(copied):
+        if str(step.get('type')).endswith('LoadImageFromFile'):
+            step.pop('backend_args', None)
+            if backend_args:
+                step['backend_args'] = dict(backend_args)
+    return copied
+
+
+def backend_args_of(pipeline: Sequence[dict]) -> Optional[dict]:
+    """The first ``backend_args`` of a pipeline; None: it has none."""
+    return next((step['backend_args'] for step in nested_dicts(pipeline)
+                 if step.get('backend_args')), None)
 
 
 def plain_types(value):

@@ -5,7 +5,15 @@ import os
 import shutil
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Iterator, List, Optional, Tuple, Union
+from typing import (
+    Any,
+    Iterator,
+    List,
+    Optional,
+    Sequence,
+    Tuple,
+    Union,
+)
 
 
 def existing(path: Union[str, Path], what: str, advice: str) -> Path:
@@ -58,15 +66,29 @@ def read_lines(path: Union[str, Path], what: str, **kwargs) -> List[str]:
     return [line for _, line in numbered_lines(path, what, **kwargs)]
 
 
-def read_json(path: Union[str, Path], what: str, **kwargs) -> Any:
-    """Read a JSON file; arguments as :func:`read_text`.
+def read_json(path: Union[str, Path], what: str, drop: Sequence[str] = (),
+              **kwargs) -> Any:
+    """Read a JSON file.
+
+    Args:
+        path: The file.
+        what: What the file is, for error messages.
+        drop: Entries of objects, wherever they are, that are not needed: they
+            are forgotten at once, and take no memory.
+        **kwargs: See :func:`read_text`.
 
     Raises:
         ValueError: If it is cut off or not JSON; with line and column.
     """
     text = read_text(path, what, **kwargs)
+
+    def without(entry: dict) -> dict:
+        for name in drop:
+            entry.pop(name, None)
+        return entry
+
     try:
-        return json.loads(text)
+        return json.loads(text, object_hook=without if drop else None)
     except json.JSONDecodeError as error:
         raise ValueError(
             f'{path} line {error.lineno} column {error.colno} is not valid '
@@ -115,6 +137,27 @@ def atomic_write(path: Union[str, Path],
             '(a training with --resume)', str(path)) from error
     finally:
         fresh.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
+@contextmanager
+def atomic_folder(path: Union[str, Path]) -> Iterator[Path]:
+    """Fill a temporary folder next to ``path``, then rename it to ``path``,
+    which must not exist. A kill leaves no folder of this name, and the next
+    call removes what it left.
+
+    Yields:
+        The temporary folder.
+    """
+    path = Path(path)
+    fresh = path.with_name(f'.{path.name}.part')
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir()
+    try:
+        yield fresh
+        os.replace(fresh, path)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
     _sync_folder(path.parent)
 
 

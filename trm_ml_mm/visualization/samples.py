@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from trm_ml_mm.datasets.base import resolve_dataset
+from trm_ml_mm.datasets.crops import load_object
 from trm_ml_mm.labels import ABSENT, PRESENT, UNKNOWN
 
 
@@ -21,7 +22,7 @@ def draw_samples(dataset, path: str, indices: Sequence[int]) -> None:
         path: PNG file.
         indices: Of images, at least one.
     """
-    load = resolve_dataset(dataset, 0).pipeline.transforms[0]
+    transforms = resolve_dataset(dataset, 0).pipeline.transforms
     classes = dataset.metainfo['classes']
     columns = min(4, len(indices))
     rows = -(-len(indices) // columns)
@@ -34,7 +35,7 @@ def draw_samples(dataset, path: str, indices: Sequence[int]) -> None:
     for axis, index in zip(axes, indices):
         info = dataset.get_data_info(index)
         score = np.asarray(info['gt_score'])
-        image = load(info)['img'][..., ::-1]
+        image = load_object(transforms, info)['img'][..., ::-1]
         axis.imshow(image)
         name = Path(str(info.get('img_path', ''))).name
         axis.set_title(f'{index}: {name}', fontsize=10, parse_math=False)

@@ -15,10 +15,10 @@ from trm_ml_mm.datasets import (
     find_masks,
     has_three_values,
     known_labels_of,
-    labels_of,
+    training_matrix,
 )
-from trm_ml_mm.labels import UNKNOWN, load_mask, save_mask
-from trm_ml_mm.models.label_statistics import LabelStatistics
+from trm_ml_mm.labels import LabelSummary, load_mask, save_mask
+from trm_ml_mm.models.label_statistics import LabelCounts, LabelStatistics
 from trm_ml_mm.models.prototypes import MultimodalPrototypes
 from trm_ml_mm.registry import HOOKS
 from trm_ml_mm.utils.configs import SPLITS
@@ -72,14 +72,16 @@ class PartialLabelHook(Hook):
         dataset = runner.train_dataloader.dataset
         masks = find_masks(dataset)
         if masks or has_three_values(dataset):
-            labels = labels_of(dataset)
+            labels = training_matrix(dataset).summary()
             check_losses(runner.model, labels)
         if not masks:
             return
         # After load_from: the counts of another training set do not stay.
         for module in runner.model.modules():
             if isinstance(module, LabelStatistics):
-                module.set_training_labels(torch.from_numpy(labels))
+                module.set_training_labels(LabelCounts(
+                    *map(torch.from_numpy, (labels.negative, labels.positive)),
+                    torch.tensor(labels.images)))
         for mask in masks:
             self._keep_mask(runner, mask)
 
@@ -157,7 +159,7 @@ def check_classifier(model) -> None:
             'multi-label head.')
 
 
-def check_losses(model, labels: np.ndarray) -> None:
+def check_losses(model, labels: LabelSummary) -> None:
     """Refuse losses that do not know unknown labels.
 
     Raises:
@@ -166,7 +168,7 @@ def check_losses(model, labels: np.ndarray) -> None:
     for module in model.modules():
         kind = type(module)
         if kind.__module__.startswith('mmpretrain.models.losses') and (
-                labels == UNKNOWN).any():
+                labels.unknown.any()):
             raise ValueError(
                 f'{kind.__name__} takes unknown labels (-1) as numbers: set '
                 "the loss of the head to dict(type='trm_ml_mm."

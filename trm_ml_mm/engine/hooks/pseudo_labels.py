@@ -12,7 +12,8 @@ from mmengine.model import is_model_wrapper
 from torch import Tensor
 
 from trm_ml_mm.datasets import find_masks
-from trm_ml_mm.labels import ABSENT, PRESENT, UNKNOWN
+from trm_ml_mm.datasets.base import sample_key
+from trm_ml_mm.labels import ABSENT, PRESENT, UNKNOWN, stacked
 from trm_ml_mm.registry import HOOKS
 from trm_ml_mm.utils.io import atomic_write
 from trm_ml_mm.utils.precision import as_double
@@ -65,14 +66,13 @@ class PseudoLabelQualityHook(Hook):
         prototypes = getattr(head, 'prototypes', None)
         if not masks or prototypes is None or not head.pseudo_weight:
             return
-        truth = np.concatenate([mask.hidden_labels() for mask in masks])
-        self.has_truth = bool((truth != UNKNOWN).any())
-        # Images that no mask covers hide nothing: the last row is theirs.
-        self.hidden = torch.from_numpy(np.pad(
-            truth, ((0, 1), (0, 0)), constant_values=UNKNOWN))
-        paths = [mask.get_data_info(i)['img_path']
-                 for mask in masks for i in range(len(mask))]
-        self.rows = {path: i for i, path in enumerate(paths)}
+        self.hidden = stacked([mask.hidden_matrix() for mask in masks])
+        self.has_truth = bool(self.hidden.summary().known.any())
+        self.rows = {}  # of samples that hide labels
+        if self.has_truth:
+            keys = [sample_key(mask.get_data_info(i))
+                    for mask in masks for i in range(len(mask))]
+            self.rows = {key: i for i, key in enumerate(keys)}
         self.path = Path(runner.work_dir, TABLE)
         # The prototypes return the pseudo-labels: listen to them.
         self.listener = prototypes.register_forward_hook(self._listen)
@@ -94,9 +94,14 @@ class PseudoLabelQualityHook(Hook):
                          outputs=None) -> None:
         if self.rows is None:
             return
-        index = [self.rows.get(sample.img_path, -1)
-                 for sample in data_batch['data_samples']]
-        hidden = self.hidden[index].to(self.latest.device, non_blocking=True)
+        samples = data_batch['data_samples']
+        hidden = np.full((len(samples), self.hidden.shape[1]), UNKNOWN,
+                         np.int8)
+        index = [self.rows.get(sample_key(sample), -1) for sample in samples]
+        found = [i for i, row in enumerate(index) if row >= 0]
+        hidden[found] = self.hidden.rows([index[i] for i in found])
+        hidden = torch.from_numpy(hidden).to(self.latest.device,
+                                             non_blocking=True)
         self.counts = self.counts.to(self.latest.device) + (
             pseudo_label_counts(self.latest, hidden))
 

@@ -5,7 +5,15 @@ import re
 from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Collection, Dict, Iterator, List, Optional, Tuple
+from typing import (
+    Collection,
+    Dict,
+    Iterator,
+    List,
+    Optional,
+    Sequence,
+    Tuple,
+)
 
 import torch
 from mmengine.dist import broadcast_object_list
@@ -21,7 +29,7 @@ from trm_ml_mm.datasets import (
     find_masks,
     has_three_values,
     known_labels_of,
-    labels_of,
+    training_matrix,
 )
 from trm_ml_mm.evaluation.metrics import MultiLabelAP
 from trm_ml_mm.evaluation.per_class import (
@@ -41,7 +49,6 @@ from trm_ml_mm.evaluation.run_record import (
     title,
     write_record,
 )
-from trm_ml_mm.labels import summarize_labels
 from trm_ml_mm.models import CLIPPromptBackbone, ZeroShotHead
 from trm_ml_mm.registry import HOOKS
 from trm_ml_mm.utils.screen import near, say
@@ -109,8 +116,10 @@ class ReportHook(Hook):
         model = runner.model
         if is_model_wrapper(model):
             model = model.module
+        rule = next((metric.scored for metric in self.evaluator.metrics
+                     if isinstance(metric, MultiLabelAP)), 'positive')
         zero_shot = {
-            kind: (ZeroShotHead(level), MultiLabelAP())
+            kind: (ZeroShotHead(level), MultiLabelAP(scored=rule))
             for kind, level in (ZERO_SHOT_LEVELS.items()
                                 if self._has_zero_shot(model) else ())
         }
@@ -119,18 +128,18 @@ class ReportHook(Hook):
                             zero_shot.values())
         count = len(self.loader.dataset)
         self.rows = [
-            ResultRow(kind, without_prefix(metric.evaluate(count)))
+            result_row(kind, metric.evaluate(count), [metric])
             for kind, (_, metric) in zero_shot.items()
         ]
-        self.rows.append(ResultRow(LAST, without_prefix(last), unit=unit,
-                                   number=now))
+        self.rows.append(result_row(LAST, last, self.evaluator.metrics,
+                                    unit=unit, number=now))
         self._write_classes(runner, self.evaluator.metrics)
         self._write(runner, model)  # even if the best epoch fails
         best = self._best(runner, model, now, last)
         if best is not None:
             number, metrics = best
-            self.rows.append(ResultRow(
-                BEST, without_prefix(metrics), unit=unit, number=number,
+            self.rows.append(result_row(
+                BEST, metrics, self.evaluator.metrics, unit=unit, number=number,
                 picked_on='test' if self._picked_on_test(runner) else 'val'))
             self._write(runner, model)
         self._print(runner, model, count)
@@ -211,8 +220,8 @@ class ReportHook(Hook):
     def _print(self, runner, model, count: int) -> None:
         if runner.rank != 0:
             return
-        scored, classes = scored_classes(self.evaluator.metrics) or (0, 0)
-        only = f', {scored} of {classes} classes' * (scored < classes)
+        scored = scored_classes(self.evaluator.metrics)
+        only = f', {scored}' if scored and scored.partial else ''
         table = Table(title=f'Test set, {count} images{only} (percent)')
         table.add_column('method')
         for name in HEADLINE:
@@ -227,6 +236,15 @@ class ReportHook(Hook):
             row.picked_on == 'test' for row in self.rows) else ''
         say(f'\n{render(table)}{warning}Checkpoint: '
             f'{last and near(last)}')
+
+
+def result_row(kind: str, metrics: Dict[str, float], evaluated: Sequence,
+               **facts) -> ResultRow:
+    """A row of the run record, with the classes that its mAP is the mean of."""
+    scored = scored_classes(evaluated)
+    if scored is not None:
+        facts.update(scored=scored.count, class_list=scored.class_list)
+    return ResultRow(kind, without_prefix(metrics), **facts)
 
 
 def thresholds_table(metrics: Dict[str, float]) -> Table:
@@ -249,7 +267,7 @@ def count_labels(dataset) -> Optional[Dict[str, int]]:
     """Labels of a training set by their value; None: it has other labels."""
     if not (find_masks(dataset) or has_three_values(dataset)):
         return None
-    found = summarize_labels(labels_of(dataset))
+    found = training_matrix(dataset).summary()
     return dict(present=int(found.positive.sum()),
                 absent=int(found.negative.sum()),
                 unknown=int(found.unknown.sum()))
@@ -331,6 +349,8 @@ def evaluate(model, loader, evaluator: Evaluator,
     """
     model.eval()
     evaluator.dataset_meta = loader.dataset.metainfo
+    for _, metric in zero_shot:
+        metric.dataset_meta = evaluator.dataset_meta
     for batch in loader:
         data = model.data_preprocessor(batch)
         images, samples = data['inputs'], data['data_samples']

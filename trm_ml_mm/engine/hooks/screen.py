@@ -104,8 +104,10 @@ class ScreenHook(Hook):
         own = {name.split('/')[-1]: value for name, value in metrics.items()
                if name.startswith('multi-label/')}
         shown = {name: own[name] for name in HEADLINE if name in own}
-        say('  '.join(f'{name} {value:.2f}'
-                      for name, value in (shown or metrics).items()))
+        scored = scored_classes(runner.test_loop.evaluator.metrics)
+        only = f'  (mAP of {scored})' if scored and scored.partial else ''
+        say('  '.join(f'{name} {value:.2f}' for name, value in
+                      (shown or metrics).items()) + only)
 
     def after_test(self, runner) -> None:
         self._close()
@@ -138,10 +140,10 @@ class ScreenHook(Hook):
 
     def _say_what_counts(self, metrics) -> None:
         """Once: a mean over few classes looks like one over all."""
-        scored, classes = scored_classes(metrics) or (0, 0)
-        if scored < classes and not self.told:
-            say(f'mAP is the mean of {scored} of {classes} classes: of the '
-                'others, the validation set has no known positive.')
+        scored = scored_classes(metrics)
+        if scored and scored.partial and not self.told:
+            say(f'mAP is the mean of {scored.count} of {scored.among} classes: '
+                f'of the others, the validation set has {scored.lacking}.')
         self.told = True
 
     def _open(self, what: str, total: int, done: int) -> None:

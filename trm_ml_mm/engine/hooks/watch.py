@@ -1,4 +1,5 @@
 """Pictures of a few training images, as the training goes on."""
+from itertools import islice
 from pathlib import Path
 from typing import List
 
@@ -9,7 +10,8 @@ from mmengine.dataset import Compose, pseudo_collate
 from mmengine.hooks import Hook
 from mmpretrain.registry import TRANSFORMS
 
-from trm_ml_mm.datasets.base import label_matrix, resolve_dataset
+from trm_ml_mm.datasets.base import resolve_dataset, sample_key
+from trm_ml_mm.datasets.crops import load_object
 from trm_ml_mm.labels import PRESENT, UNKNOWN
 from trm_ml_mm.models.feature_maps import map_size
 from trm_ml_mm.models.heads.base import has_maps
@@ -59,16 +61,18 @@ class WatchHook(Hook):
             raise ValueError(
                 f'watch draws where a head looks, and {type(head).__name__} '
                 'looks at the whole image: train without watch.')
-        labels = label_matrix(dataset)
-        self.chosen = np.flatnonzero(
-            (labels == PRESENT).any(1))[:self.images].tolist()
-        self.known = labels[self.chosen]
-        self.paths = [dataset.get_data_info(i)['img_path']
-                      for i in self.chosen]
+        self.chosen = list(islice(
+            (i for i in range(len(dataset))
+             if PRESENT in dataset.get_data_info(i)['gt_score']),
+            self.images))
+        self.known = np.stack([dataset.get_data_info(i)['gt_score']
+                               for i in self.chosen])
+        self.keys = [sample_key(dataset.get_data_info(i))
+                     for i in self.chosen]
         self.pseudo = np.full(self.known.shape, UNKNOWN, np.int8)
         self.classes = dataset.metainfo['classes']
         steps = [step for step in steps_of_validation(runner.cfg)
-                 if not step['type'].endswith('PackInputs')]
+                 if not step['type'].endswith(('CropBox', 'PackInputs'))]
         self.pipeline = Compose([TRANSFORMS.build(step) for step in (
             *steps, dict(type='PackInputs', meta_keys=()))])
         self.steps = [dict(step, type=step['type'].split('.')[-1])
@@ -84,8 +88,8 @@ class WatchHook(Hook):
         if self.latest is None:
             return
         for row, sample in enumerate(data_batch['data_samples']):
-            if sample.img_path in self.paths:
-                self.pseudo[self.paths.index(sample.img_path)] = (
+            if sample_key(sample) in self.keys:
+                self.pseudo[self.keys.index(sample_key(sample))] = (
                     self.latest[row].cpu().numpy())
 
     def after_train_epoch(self, runner) -> None:
@@ -104,9 +108,11 @@ class WatchHook(Hook):
         was_training = model.training
         model.eval()
         dataset = runner.train_dataloader.dataset
-        for number, (index, path) in enumerate(zip(self.chosen, self.paths)):
-            load = resolve_dataset(dataset, index).pipeline.transforms[0]
-            pixels = load(dataset.get_data_info(index))['img']
+        for number, (index, (path, _)) in enumerate(zip(self.chosen,
+                                                        self.keys)):
+            pixels = load_object(
+                resolve_dataset(dataset, index).pipeline.transforms,
+                dataset.get_data_info(index))['img']
             data = model.data_preprocessor(pseudo_collate([self.pipeline(dict(
                 img=pixels.copy(), img_shape=pixels.shape[:2],
                 ori_shape=pixels.shape[:2]))]))

@@ -1,7 +1,7 @@
 """CLIP with prompts: image -> dense map in the joint space; class names ->
 text features."""
 from contextlib import nullcontext
-from typing import Iterable, Optional, Sequence, Tuple, Union
+from typing import Callable, Iterable, Optional, Sequence, Tuple, Union
 
 import torch
 from mmengine.model import BaseModule
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from trm_ml_mm.registry import MODELS
 from trm_ml_mm.utils.mmengine_private import skip_init
 
+from ..class_blocks import Classes, take
 from ..towers import (
     FrozenModule,
     WindowedTower,
@@ -31,34 +32,65 @@ class CLIPFeatures(tuple):
     """
 
     def __new__(cls, maps: Iterable[Tensor],
-                text: Optional[Tensor] = None,
+                text: Union[None, Tensor, Callable[..., Tensor]] = None,
                 zero_shot_text: Optional[Tensor] = None,
                 text_mean: Optional[Tensor] = None,
-                pooled: Optional[Tensor] = None):
+                pooled: Optional[Tensor] = None,
+                classes: Classes = None):
         """
         Args:
             maps: ``(dense,)``, the ``(B, D, H, W)`` map in the joint space.
-            text: ``(P, C, D)`` prompted text features, normalised.
+            text: ``(P, C, D)`` prompted text features, normalised; or the
+                text encoder, which is called when they are asked for.
             zero_shot_text: ``(C, D)`` of "a photo of a {class}.", normalised.
             text_mean: ``(D,)`` subtracted from text; None: nothing was.
             pooled: ``(B, D)`` CLIP's own image embedding, if it was asked for.
+            classes: Which classes the text is of; None: all.
         """
         feats = super().__new__(cls, maps)
-        feats.text = text
+        feats.text_source = text
         feats.zero_shot_text = zero_shot_text
         feats.text_mean = text_mean
         feats.pooled = pooled
+        feats.classes = classes
         return feats
 
     @property
     def dense(self) -> Tensor:
         return self[-1]
 
-    def replace(self, **changed: Optional[Tensor]) -> 'CLIPFeatures':
+    @property
+    def text(self) -> Optional[Tensor]:
+        """``(P, C, D)``. An encoder is called at every access: :meth:`select`
+        keeps what it gives."""
+        source = self.text_source
+        return source() if callable(source) else source
+
+    def select(self, classes: Classes = None) -> 'CLIPFeatures':
+        """The same with the text of some classes; an encoder encodes only
+        these.
+
+        Args:
+            classes: ``(K,)`` indices on the CPU, or a slice; None: all.
+        """
+        if classes is None:
+            return self.replace(text=self.text)
+        source = self.text_source
+        text = source(classes) if callable(source) else (
+            take(source, classes, 1))
+        if isinstance(classes, Tensor):
+            classes = classes.to(text.device, non_blocking=True)
+        return self.replace(
+            text=text, zero_shot_text=take(self.zero_shot_text, classes),
+            classes=classes)
+
+    def replace(self, **changed) -> 'CLIPFeatures':
         """The same with other entries: ``dense``, or those of the
         constructor."""
         maps = (changed.pop('dense', self.dense), )
-        return CLIPFeatures(maps, **(vars(self) | changed))
+        own = dict(vars(self))
+        own['text'] = own.pop('text_source')
+        return CLIPFeatures(maps, **(own | changed))
 
 
 @MODELS.register_module()
@@ -202,7 +234,7 @@ class CLIPPromptBackbone(BaseModule):
             x, self.with_pooled if pooled is None else pooled)
         if self.text is None:
             return (dense, )
-        return CLIPFeatures((dense, ), self.text(), self.text.zero_shot_text(),
+        return CLIPFeatures((dense, ), self.text, self.text.zero_shot_text(),
                             self.text.text_mean(), pooled)
 
     def encode_image(self,

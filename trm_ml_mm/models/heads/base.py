@@ -16,6 +16,7 @@ from trm_ml_mm.utils.precision import as_double
 
 from ..alignment import JointSpaceAlignment, centred
 from ..backbones import CLIPFeatures
+from ..class_blocks import Classes, take
 from ..feature_maps import feature_places
 from ..label_statistics import LabelCounts, LabelStatistics
 from ..region import as_locations
@@ -54,6 +55,7 @@ class MatchingHead(MultiLabelClsHead):
             single positive labels or tags. 0: never.
         relations: Scale of
             :class:`~trm_ml_mm.models.relations.CategoryRelations`; 0: none.
+        relation_rank: Its rank; None: full.
         initial_logit: Mean logit at the start; see :meth:`calibrate_bias`.
         thr: As in MMPretrain's ``MultiLabelClsHead``.
         topk: As in MMPretrain's ``MultiLabelClsHead``.
@@ -80,7 +82,8 @@ class MatchingHead(MultiLabelClsHead):
                  thr: Optional[float] = None,
                  topk: Optional[int] = None,
                  init_cfg: Optional[dict] = None,
-                 extra_tokens: Optional[int] = None):
+                 extra_tokens: Optional[int] = None,
+                 relation_rank: Optional[int] = None):
         super().__init__(loss=MODELS.build(loss), thr=thr, topk=topk,
                          init_cfg=init_cfg)
         check_not_negative(assume_negative=assume_negative)
@@ -110,7 +113,8 @@ class MatchingHead(MultiLabelClsHead):
         self.assume_negative = assume_negative
         self.initial_logit = initial_logit
         self.alignment = JointSpaceAlignment(dim)
-        self.relations = CategoryRelations(num_classes, relations)
+        self.relations = CategoryRelations(num_classes, relations,
+                                           relation_rank)
         self.label_statistics = LabelStatistics(num_classes)
         self.bias = nn.Parameter(torch.zeros(num_classes))
         self.register_buffer('common_bias', torch.zeros(()))
@@ -138,31 +142,33 @@ class MatchingHead(MultiLabelClsHead):
         raise ValueError(f'{type(self).__name__} looks at the whole image: it '
                          'has no map of where a category is.')
 
-    def joint_features(self, feats: Tuple[Tensor]) -> CLIPFeatures:
+    def joint_features(self, feats: Tuple[Tensor],
+                       classes: Optional[Tensor] = None) -> CLIPFeatures:
         """Image and text features in the joint space.
 
         Args:
             feats: :class:`CLIPFeatures`, or the feature maps of another
                 backbone, of which the last is used; the mean of its places
                 stands for the image embedding.
+            classes: Of which the text is asked for, ``(K,)`` on the CPU;
+                None: of all.
 
         Raises:
             ValueError: If the features do not fit the head; says which option
                 to change.
         """
         if has_text(feats):
-            if feats.text.shape[1] != self.num_classes:
+            names, dim = feats.zero_shot_text.shape
+            if names != self.num_classes:
                 raise ValueError(
                     f'The head has num_classes={self.num_classes} and the '
-                    f'backbone {feats.text.shape[1]} class names: make them '
-                    'agree.')
-            if feats.text.shape[-1] != self.dim:
+                    f'backbone {names} class names: make them agree.')
+            if dim != self.dim:
                 raise ValueError(
                     f'The head has dim={self.dim} and the joint space of its '
-                    f'backbone has {feats.text.shape[-1]} dimensions: set dim '
-                    'to that, or leave it out and use '
-                    'trm_ml_mm.CLIPClassifier.')
-            return self.aligned(feats)
+                    f'backbone has {dim} dimensions: set dim to that, or '
+                    'leave it out and use trm_ml_mm.CLIPClassifier.')
+            return self.aligned(feats.select(classes))
         if self.text is None or self.projection is None:
             raise ValueError(
                 f'{type(self).__name__} got features without text: use '
@@ -174,8 +180,8 @@ class MatchingHead(MultiLabelClsHead):
         zero_shot_text, mean = self.text.zero_shot_text(), self.text.text_mean()
         if mean is not None:  # images need none: their projection is learned
             zero_shot_text = centred(zero_shot_text, mean)
-        return CLIPFeatures((dense, ), self.text(), zero_shot_text, None,
-                            dense.mean(1))
+        return CLIPFeatures((dense, ), self.text, zero_shot_text, None,
+                            dense.mean(1)).select(classes)
 
     def aligned(self, joint: CLIPFeatures) -> CLIPFeatures:
         """Centre images and zero-shot text, if the backbone asks for it.
@@ -214,8 +220,8 @@ class MatchingHead(MultiLabelClsHead):
                                     self.label_statistics.counts)
 
     def supervision(self, logits: Tensor, targets: Tensor, labels: LabelCounts,
-                    targets_with_pseudo: Optional[Tensor] = None
-                    ) -> Dict[str, Tensor]:
+                    targets_with_pseudo: Optional[Tensor] = None,
+                    among: Optional[Tensor] = None) -> Dict[str, Tensor]:
         """The loss over known labels and, if switched on, over labels that
         are assumed negative.
 
@@ -225,6 +231,8 @@ class MatchingHead(MultiLabelClsHead):
             labels: Label counts of the training set.
             targets_with_pseudo: The same with pseudo-labels filled in; None:
                 there are none.
+            among: ``(B, C)`` bool: the labels that the step looks at; None:
+                all.
         """
         losses = dict(loss_cls=self.loss_module(logits, targets))
         if self.assume_negative:
@@ -232,14 +240,16 @@ class MatchingHead(MultiLabelClsHead):
                 targets_with_pseudo = targets
             assumed = (targets_with_pseudo == UNKNOWN) & (
                 ~labels.negatives_are_labelled())
+            if among is None:
+                among = torch.ones_like(assumed)
             losses['loss_assumed'] = self.assume_negative * self.loss_module(
-                logits, torch.where(assumed, float(ABSENT), float(UNKNOWN)),
-                torch.ones_like(assumed))
+                logits, torch.where(assumed & among, float(ABSENT),
+                                    float(UNKNOWN)), among)
         return losses
 
-    def add_bias(self, logits: Tensor) -> Tensor:
+    def add_bias(self, logits: Tensor, classes: Classes = None) -> Tensor:
         """Add the bias of each class and the common bias."""
-        return logits + self.bias + self.common_bias
+        return logits + take(self.bias, classes) + self.common_bias
 
     @torch.no_grad()
     def calibrate(self, feats: Tuple[Tensor]) -> None:
@@ -302,7 +312,7 @@ def has_maps(head) -> bool:
 
 def has_text(feats: Tuple[Tensor]) -> bool:
     """Whether features come from CLIP, with the text of the classes."""
-    return isinstance(feats, CLIPFeatures) and feats.text is not None
+    return isinstance(feats, CLIPFeatures) and feats.text_source is not None
 
 
 def targets_of(data_samples: List[DataSample], num_classes: int) -> Tensor:

@@ -1,5 +1,5 @@
 """Baseline: category queries with free output vectors (Query2Label)."""
-from typing import Optional
+from typing import List, Optional
 
 import torch
 import torch.nn.functional as F
@@ -9,6 +9,7 @@ from trm_ml_mm.registry import MODELS
 from trm_ml_mm.utils.checks import check_choice, check_ratio
 
 from ..backbones import CLIPFeatures
+from ..class_blocks import take
 from ..region import STARTS, RegionFeatures
 from .text_region import TextRegionMatchingHead
 
@@ -39,8 +40,9 @@ class QueryDecoderHead(TextRegionMatchingHead):
             whose other parts are off unless they are given.
 
     Raises:
-        ValueError: If ``start`` is unknown, dropout is no ratio, or region
-            sets what follows from ``start``.
+        ValueError: If ``start`` is unknown, dropout is no ratio, region sets
+            what follows from ``start``, or a step would sample from classes
+            that see each other in self-attention.
     """
 
     class_axes = dict(TextRegionMatchingHead.class_axes, output=(0, ))
@@ -60,6 +62,11 @@ class QueryDecoderHead(TextRegionMatchingHead):
                          scores=scores, **kwargs)
         self.start = start
         self.attention = None
+        if self_attention and self.sampled_classes is not None:
+            raise ValueError(
+                'Self-attention among sampled categories is not that among '
+                'all, which predicts: set self_attention=0, or '
+                'sampled_classes=None.')
         if self_attention:
             self.attention = nn.MultiheadAttention(
                 self.dim, self_attention, batch_first=True)
@@ -74,6 +81,12 @@ class QueryDecoderHead(TextRegionMatchingHead):
     def is_open_vocabulary(self) -> bool:
         return self.start == 'text'
 
+    @property
+    def blocks(self) -> List[slice]:
+        if self.attention is not None:
+            return [slice(None)]
+        return super().blocks
+
     def find_regions(self, joint: CLIPFeatures) -> RegionFeatures:
         """As of text-region matching, then self-attention and dropout."""
         found = super().find_regions(joint)
@@ -81,14 +94,15 @@ class QueryDecoderHead(TextRegionMatchingHead):
         if self.attention is not None:
             # As in a decoder: queries say which category, features what is
             # there.
-            named = query + self.region.queries(joint.zero_shot_text)
+            named = query + self.region.queries(joint.zero_shot_text,
+                                                joint.classes)
             query = query + self.attention(named, named, query,
                                            need_weights=False)[0]
         return found._replace(query=self.dropout(query))
 
     def level_logits(self, features: Tensor, joint: CLIPFeatures) -> Tensor:
         """Match ``(B, C, D)`` features with the output vectors: ``(B, C)``."""
-        output = self.output
+        output = take(self.output, joint.classes)
         if self.start == 'text':
             output = output + joint.zero_shot_text
         features = F.normalize(features, dim=-1)
@@ -96,4 +110,5 @@ class QueryDecoderHead(TextRegionMatchingHead):
 
     def calibration_logits(self, joint: CLIPFeatures) -> Tensor:
         """Of the query level."""
-        return self.level_logits(self.find_regions(joint).query, joint)
+        return self.in_blocks(lambda part: self.level_logits(
+            self.find_regions(part).query, part), joint)

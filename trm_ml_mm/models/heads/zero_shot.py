@@ -11,6 +11,7 @@ from trm_ml_mm.registry import MODELS
 from trm_ml_mm.utils.checks import check_choice
 
 from ..backbones import CLIPFeatures
+from ..class_blocks import similarity_blocks
 from ..region import as_locations
 from .base import attach_predictions, has_text
 
@@ -29,8 +30,11 @@ def zero_shot_scores(feats: CLIPFeatures, level: str) -> Tensor:
         image = F.normalize(feats.pooled.float(), dim=-1)
         return image @ feats.zero_shot_text.T
     locations = F.normalize(as_locations(feats.dense).float(), dim=-1)
-    return torch.einsum('bld,cd->bcl', locations,
-                        feats.zero_shot_text).amax(-1)
+    text = feats.zero_shot_text
+    return torch.cat([
+        torch.einsum('bld,cd->bcl', locations, text[block]).amax(-1)
+        for block in similarity_blocks(len(text), locations[..., 0].numel())
+    ], 1)
 
 
 @MODELS.register_module()

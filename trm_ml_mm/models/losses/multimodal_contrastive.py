@@ -1,15 +1,17 @@
 """Multimodal contrastive learning against category prototypes."""
-from typing import Optional, Sequence, Union
+from typing import Optional, Sequence, Tuple, Union
 
 import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from trm_ml_mm.registry import MODELS
 from trm_ml_mm.utils.checks import check_not_negative, check_positive
 from trm_ml_mm.utils.precision import full_precision
 
+from ..class_blocks import similarity_blocks
 from .reduce import reduce_loss, weighted
 
 
@@ -22,6 +24,9 @@ def prototype_contrast(features: Tensor,
     prototype attracts, the others repel, moderated by the softmax. The paper
     states the contrast; the form is ours.
 
+    Many prototypes are compared in blocks. Their similarities are not kept,
+    but computed once more for the gradients, which are the same.
+
     Args:
         features: ``(B, C, D)``.
         prototypes: ``(C, D)``, constants.
@@ -32,9 +37,24 @@ def prototype_contrast(features: Tensor,
     """
     features = F.normalize(full_precision(features), dim=-1)
     prototypes = F.normalize(full_precision(prototypes.detach()), dim=-1)
-    logits = features @ prototypes.T / temperature  # B C C
-    own = torch.diagonal(logits, dim1=-2, dim2=-1)
-    return torch.logsumexp(logits, -1) - own
+    blocks = similarity_blocks(len(prototypes), features[..., 0].numel())
+    if len(blocks) == 1:
+        total, own = _contrast(features, prototypes, temperature, blocks[0])
+        return total - own
+    totals, own = zip(*(
+        checkpoint(_contrast, features, prototypes, temperature, block,
+                   use_reentrant=False) for block in blocks))
+    return torch.logsumexp(torch.stack(totals), 0) - torch.cat(own, 1)
+
+
+def _contrast(features: Tensor, prototypes: Tensor,
+              temperature: Union[float, Tensor], block: slice
+              ) -> Tuple[Tensor, Tensor]:
+    """Of k prototypes: the logarithm of their summed exponentials ``(B, C)``,
+    and the logits of their own categories ``(B, k)``."""
+    logits = features @ prototypes[block].T / temperature  # B C k
+    own = torch.diagonal(logits[:, block], dim1=-2, dim2=-1)
+    return torch.logsumexp(logits, -1), own
 
 
 @MODELS.register_module()

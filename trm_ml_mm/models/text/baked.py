@@ -9,6 +9,7 @@ from trm_ml_mm.labels import class_names, prompt_name
 from trm_ml_mm.registry import MODELS
 from trm_ml_mm.utils.mmengine_private import skip_init
 
+from ..class_blocks import Classes, take
 from ..towers import FrozenModule, LoadedCLIP
 from .encoder import PromptedTextEncoder
 from .identity import check_identity, text_identity
@@ -105,9 +106,10 @@ class BakedText(BaseModule):
         """What is left of a CLIP: ``visual``; None without one."""
         return getattr(self.tower, 'module', self.tower)
 
-    def forward(self) -> Tensor:
-        """Normalised text features, ``(P, C, D)``."""
-        return self.prompted
+    def forward(self, classes: Classes = None) -> Tensor:
+        """Normalised text features of some classes, ``(P, C, D)``; None:
+        of all."""
+        return take(self.prompted, classes, 1)
 
     def zero_shot_text(self) -> Tensor:
         """See :meth:`PromptedTextEncoder.zero_shot_text`; ``(C, D)``."""

@@ -12,6 +12,7 @@ from trm_ml_mm.utils.checks import check_not_negative
 from trm_ml_mm.utils.mmengine_private import skip_init
 
 from ..alignment import centred
+from ..class_blocks import Classes, class_blocks, take
 from ..towers import FrozenModule, LoadedCLIP, TextTower, load_clip
 from .identity import check_identity, text_identity
 from .prompt_learner import PromptLearner
@@ -144,52 +145,65 @@ class PromptedTextEncoder(BaseModule):
             self._mean = features.mean(0)
         return self._mean
 
-    def _tower_features(self, prompt: PromptLearner) -> Tensor:
-        """Normalised output of the tower, ``(P, C, D)``."""
-        return F.normalize(self.text_tower(*prompt()).float(), dim=-1)
+    def _tower_features(self, prompt: PromptLearner,
+                        classes: Optional[Tensor] = None) -> Tensor:
+        """Normalised output of the tower, ``(P, C, D)``; without gradients a
+        block of classes at a time."""
+        blocks = class_blocks(prompt.num_classes)
+        if classes is None and len(blocks) > 1 and not torch.is_grad_enabled():
+            every = torch.arange(prompt.num_classes)
+            return torch.cat([self._tower_features(prompt, every[block])
+                              for block in blocks], 1)
+        return F.normalize(self.text_tower(*prompt(classes)).float(), dim=-1)
 
-    def forward(self) -> Tensor:
-        """Normalised text features, ``(P, C, D)``."""
+    def forward(self, classes: Classes = None) -> Tensor:
+        """Normalised text features, ``(P, C, D)``.
+
+        Args:
+            classes: ``(K,)`` indices on the CPU: only of these, and in
+                training only these are encoded. None: of all.
+        """
         if self.training or not self.frozen or torch.is_grad_enabled():
             self._cache = None
-            return self._encode()
+            return self._encode(classes)
         learned = [p.detach() for p in self.parameters()]
         if self._cache is not None:
             features, values = self._cache
             if all(torch.equal(a, b) for a, b in zip(values, learned)):
-                return features
+                return take(features, classes, 1)
         with self._full_precision():
             features = self._encode()
         self._cache = features, [p.clone() for p in learned]
-        return features
+        return take(features, classes, 1)
 
     def _full_precision(self):
         """Features that are kept must not depend on the caller's autocast."""
         device = next(self.clip.parameters()).device.type
         return torch.autocast(device, enabled=False)
 
-    def _prompt_features(self) -> Tensor:
+    def _prompt_features(self, classes: Classes) -> Tensor:
         """Features before the residual; kept if no prompt is learned."""
         if self.frozen and not list(self.prompt.parameters()):
             if self._fixed is None:
                 with torch.no_grad(), self._full_precision():
                     self._fixed = self._encoded()
-            return self._fixed
-        return self._encoded()
+            return take(self._fixed, classes, 1)
+        return self._encoded(classes)
 
-    def _encoded(self) -> Tensor:
-        features = self._tower_features(self.prompt)
+    def _encoded(self, classes: Classes = None) -> Tensor:
+        features = self._tower_features(self.prompt, classes)
         if self.align:
             features = centred(features, self.text_mean())
         return features
 
-    def _encode(self) -> Tensor:
+    def _encode(self, classes: Classes = None) -> Tensor:
         if not self.frozen:
             self._mean = None  # once per forward pass
-        features = self._prompt_features()
+        features = self._prompt_features(classes)
         if self.residual_scale:
+            residual = take(self.residual, classes, 1)
             features = F.normalize(
-                features + self.residual_scale * self.residual, dim=-1)
+                features + self.residual_scale * residual, dim=-1)
         return features
 
     def _apply(self, fn, *args, **kwargs):

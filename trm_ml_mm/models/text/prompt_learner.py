@@ -1,9 +1,10 @@
 """Learnable context in front of class names (CoOp, arXiv 2109.01134)."""
-from typing import Sequence, Union
+from typing import Optional, Sequence, Tuple, Union
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from ..class_blocks import take
 from ..towers import TextTower, kept_positions
 
 
@@ -14,7 +15,8 @@ class PromptLearner(nn.Module):
     the prefix that all prompts share ``(P, S, width)``, the suffixes
     ``(P, C, R, width)``, the position of each class's end token ``(C,)``,
     ``kept_positions`` ``(T,)`` and all ids ``(C, context_length)``. P is 2 for
-    a pair, else 1.
+    a pair, else 1. All of it is of some classes only, if it is called with
+    their indices ``(K,)`` on the CPU.
 
     Args:
         tower: Gives tokens and their embeddings; it is read, not stored.
@@ -60,7 +62,8 @@ class PromptLearner(nn.Module):
                 'context', start, persistent=not isinstance(context, str))
         self.register_buffer('end', end, persistent=False)
         self.register_buffer('ids', ids, persistent=False)
-        self.register_buffer('start', embedded[:, :begin], persistent=False)
+        self.register_buffer('start', embedded[:, :begin].clone(),
+                             persistent=False)
         self.register_buffer(
             'rest', embedded[:, begin + count:].clone(), persistent=False)
         shared = begin + (
@@ -69,12 +72,21 @@ class PromptLearner(nn.Module):
         self.register_buffer(
             'kept', kept_positions(end, shared, embedded.shape[1] - shared),
             persistent=False)
+        self.lengths = end, shared, embedded.shape[1] - shared  # on the CPU
 
-    def forward(self):
-        start = self.start.expand(self.num_prompts, -1, -1, -1)
-        rest = self.rest.expand(self.num_prompts, -1, -1, -1)
-        if self.context.shape[1] == 1:  # shared by all classes
-            prefix = torch.cat([start[:, 0], self.context[:, 0]], 1)
-            return prefix, rest, self.end, self.kept, self.ids
-        suffix = torch.cat([self.context, rest], 2)
-        return start[:, 0], suffix, self.end, self.kept, self.ids
+    def forward(self, classes: Optional[Tensor] = None) -> Tuple[Tensor, ...]:
+        context, start, rest, end, kept, ids = (
+            self.context, self.start, self.rest, self.end, self.kept, self.ids)
+        if classes is not None:
+            kept = kept_positions(self.lengths[0][classes], *self.lengths[1:])
+            kept = kept.to(end.device, non_blocking=True)
+            classes = classes.to(end.device, non_blocking=True)
+            start, rest, end, ids = (take(x, classes)
+                                     for x in (start, rest, end, ids))
+        start = start.expand(self.num_prompts, -1, -1, -1)
+        rest = rest.expand(self.num_prompts, -1, -1, -1)
+        if context.shape[1] == 1:  # shared by all classes
+            prefix = torch.cat([start[:, 0], context[:, 0]], 1)
+            return prefix, rest, end, kept, ids
+        suffix = torch.cat([take(context, classes, 1), rest], 2)
+        return start[:, 0], suffix, end, kept, ids

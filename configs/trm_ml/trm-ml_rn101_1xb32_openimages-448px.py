@@ -1,0 +1,1 @@
+_base_ = '../trm_ml_openimages.py'

@@ -1,0 +1,3 @@
+from .dataset import OpenImages
+
+__all__ = ['OpenImages']
