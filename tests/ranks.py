@@ -108,6 +108,30 @@ def one_step_equals_joined_batch():
         print(f'rank {get_rank()}, {setting}: values agree')
 
 
+def selective_loss_equals_joined_batch():
+    """Gradients of each mode; the ranks know very different numbers."""
+    from trm_ml_mm.models import SelectiveLoss
+    from trm_ml_mm.models.losses.selective import MODES
+    torch.manual_seed(1)
+    inputs, targets = torch.randn(16, 8), torch.randint(-1, 2, (16, 6)).float()
+    targets[::2, :5] = -1
+    layer = torch.nn.Linear(8, 6)
+
+    def gradient(loss, model, rows):
+        model.zero_grad()
+        loss(model(inputs[rows]), targets[rows]).backward()
+        return layer.weight.grad.clone()
+
+    losses = [SelectiveLoss(mode, top=2) for mode in MODES]
+    alone = [gradient(loss, layer, slice(None)) for loss in losses]
+    torch.distributed.init_process_group('gloo')
+    model = torch.nn.parallel.DistributedDataParallel(layer)
+    for loss, expected in zip(losses, alone):
+        got = gradient(loss, model, slice(get_rank(), None, 2))
+        assert (got - expected).abs().max() < 1e-6, loss.mode
+        print(f'rank {get_rank()}, {loss.mode}: the loss agrees')
+
+
 def sampled_steps_agree():
     """8 of 20 classes in each step: those that any rank has a label of."""
     from mmpretrain.structures import DataSample

@@ -50,6 +50,10 @@ NOT_HERE = {
         'NNODES': 'run by tests/engine/test_distributed.py, on two nodes',
         'GPUS': 'run by tests/engine/test_distributed.py, with a stand-in '
                 'for srun'},
+    'docs/not_at_random.md': {
+        'python tools/benchmarks': 'trains for minutes; its parts are run by '
+                                   'tests/tools/test_not_at_random.py',
+        'python tools/tune.py': 'trains for minutes'},
     'docs/own_project.md': {
         'mim': 'tried by hand: OpenMIM is not installed here'},
     'docs/performance.md': {

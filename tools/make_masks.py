@@ -1,5 +1,8 @@
 """Draw, save, verify and print masks of known labels:
-python tools/make_masks.py CONFIG --known 0.1 0.5 single_positive --out DIR"""
+python tools/make_masks.py CONFIG --known 0.1 0.5 single_positive --out DIR
+
+With --proposer, a weak model proposes the labels that are known, so that they
+are not missing at random."""
 import argparse
 import sys
 from pathlib import Path
@@ -14,6 +17,8 @@ from trm_ml_mm.cli.arguments import add_cfg_options, command, parse, setting
 from trm_ml_mm.labels import PRESENT, UNKNOWN
 from trm_ml_mm.utils.screen import track
 
+PROPOSED = 'proposed '  # starts the rule of a mask of proposals
+
 
 def parse_args():
     parser = argparse.ArgumentParser(
@@ -27,6 +32,14 @@ def parse_args():
         help="proportions, 'single_positive', 'all', or files")
     parser.add_argument(
         '--seed', type=int, help="of the masks; default: the protocol's own")
+    parser.add_argument(
+        '--proposer', metavar='CONFIG|FILE', help='a weak model proposes '
+        'labels, and these become known: a config of zero-shot CLIP, whose '
+        'training set is scored, or a matrix of scores (.npy); --known takes '
+        'proportions only')
+    parser.add_argument(
+        '--random', type=float, default=.1, help='ratio of the proposals '
+        'that are drawn at random instead (default: 0.1)')
     parser.add_argument('--out', help='save every mask in this folder')
     parser.add_argument(
         '--verify', nargs='+', default=[],
@@ -59,17 +72,51 @@ def read_source(args):
     return label_matrix(dataset), paths, list(dataset.metainfo['classes'])
 
 
+def drawing_rule(args, labels, images, classes):
+    """The function that draws the mask of a setting and a seed."""
+    from trm_ml_mm.labels import draw_mask, proposed_mask
+    if args.proposer is None:
+        return lambda known, seed: draw_mask(labels, known, seed, images,
+                                             classes)
+    scores = read_scores(args)
+    if scores.shape != labels.shape:
+        sys.exit(f'{args.proposer} scores {scores.shape[0]} images and '
+                 f'{scores.shape[1]} classes, and the labels are of '
+                 f'{labels.shape[0]} and {labels.shape[1]}: take scores of the '
+                 'same training set.')
+    return lambda known, seed: proposed_mask(scores, known, args.random,
+                                             seed or 0)
+
+
+def read_scores(args):
+    """Scores (N, C) of the weak model."""
+    from trm_ml_mm.apis import zero_shot_training_scores
+    from trm_ml_mm.labels import load_scores
+    if args.proposer.endswith('.npy'):
+        return load_scores(args.proposer)
+    return zero_shot_training_scores(args.proposer, args.cfg_options)
+
+
+def saved_setting(saved, args):
+    """The setting that a saved mask was drawn with."""
+    if saved.known.startswith(PROPOSED) != (args.proposer is not None):
+        sys.exit(f'The mask {saved.hash} was drawn with known={saved.known}: '
+                 'give --proposer (and --random) as then, and only for masks '
+                 'of proposals.')
+    return setting(saved.known.removeprefix(PROPOSED))
+
+
 @command
 def main():
     args = parse_args()
     from trm_ml_mm.labels import (
-        draw_mask,
         load_mask,
         mask_hash,
         save_mask,
         summarize_labels,
     )
     labels, images, classes = read_source(args)
+    draw = drawing_rule(args, labels, images, classes)
     console = Console(width=None if sys.stdout.isatty() else 100)
     console.print(
         f'{len(labels)} images, {len(classes)} classes, '
@@ -77,8 +124,8 @@ def main():
     jobs = [(setting(known), args.seed) for known in args.known]
     saved = [load_mask(path) for path in args.verify]
     if saved:
-        jobs = [(setting(s.known), None if s.seed == 'None' else int(s.seed))
-                for s in saved]
+        jobs = [(saved_setting(s, args), None if s.seed == 'None'
+                 else int(s.seed)) for s in saved]
     table = Table(
         *(Column(name, no_wrap=True) for name in
           ('known', 'seed', 'labels', 'positive', 'no label', 'hash')),
@@ -87,7 +134,7 @@ def main():
     per_class, wrong = {}, 0
     for i, (known, seed) in enumerate(track(
             jobs, 'Drawing masks')):
-        mask = draw_mask(labels, known, seed, images, classes)
+        mask = draw(known, seed)
         counts = summarize_labels(np.where(mask, labels, UNKNOWN))
         per_class[str(known)] = counts
         row = [str(known), str(seed), str(counts.known.sum()),
@@ -102,6 +149,8 @@ def main():
             out = Path(args.out)
             out.mkdir(parents=True, exist_ok=True)
             name = Path(known).stem if isinstance(known, str) else known
+            if args.proposer:
+                name, known = f'proposed_{name}', f'{PROPOSED}{known}'
             path = out / f'{name}_{mask_hash(mask)}.npz'
             save_mask(path, mask, known, seed)
             console.print(f'Saved {path}', soft_wrap=True, highlight=False)

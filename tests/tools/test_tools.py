@@ -5,9 +5,17 @@ import cv2
 import numpy as np
 import pytest
 import trees
-from tests_support import ROOT, call_tool
+from mmengine.dataset import pseudo_collate
+from tests_support import ROOT, build_small, call_tool
 
-from trm_ml_mm.datasets import known_label_mask, load_mask, mask_hash
+from trm_ml_mm.apis import load_model
+from trm_ml_mm.datasets import (
+    Scenes,
+    known_label_mask,
+    load_mask,
+    mask_hash,
+)
+from trm_ml_mm.labels import proposed_mask
 
 
 @pytest.fixture(autouse=True)
@@ -49,6 +57,70 @@ def test_make_masks_of_a_config(tmp_path):
     out = tool('make_masks', 'configs/trm_ml_voc2007.py', '--known', 'all',
                '--cfg-options', f'data_root={tmp_path}/')
     assert '3 images, 20 classes, 2 positive labels' in out
+
+
+FEW = ['--cfg-options', 'train_dataloader.dataset.dataset.num_images=40',
+       'val_dataloader.dataset.num_images=8',
+       'test_dataloader.dataset.num_images=8']
+
+
+def test_a_weak_model_proposes_the_labels_of_a_mask(tmp_path):
+    """Zero-shot CLIP on scenes; its scores as a file give the same mask."""
+    from trm_ml_mm.apis import zero_shot_training_scores
+    weak = 'configs/baselines/zero_shot_global.py'
+    rule = ['--proposer', weak, '--random', '0.2']
+    out = tool('make_masks', 'configs/trm_ml_scenes.py', '--known', '0.1',
+               '--seed', '3', '--out', tmp_path, *rule, *FEW)
+    file, = tmp_path.glob('proposed_0.1_*.npz')
+    saved = load_mask(file)
+    scores = zero_shot_training_scores(
+        weak, {'train_dataloader.dataset.dataset.num_images': 40})
+    assert scores.shape == (40, 30)
+    assert (saved.mask == proposed_mask(scores, .1, .2, 3)).all()
+    assert (saved.known, saved.seed) == ('proposed 0.1', '3')
+    assert saved.mask.sum() == 120 and ' 120 ' in out and saved.hash in out
+    np.save(tmp_path / 'scores.npy', scores)
+    rule[1] = tmp_path / 'scores.npy'
+    out = tool('make_masks', 'configs/trm_ml_scenes.py', '--verify', file,
+               *rule, *FEW)
+    assert out.count('as drawn') == 1
+    failed = call_tool('tools/make_masks.py', [
+        'configs/trm_ml_scenes.py', '--verify', file, *FEW])
+    assert failed.status == 1 and 'give --proposer' in failed.err
+    np.save(tmp_path / 'scores.npy', scores[1:])
+    failed = call_tool('tools/make_masks.py', [
+        'configs/trm_ml_scenes.py', '--known', '0.1', *rule, *FEW])
+    assert failed.status == 1 and 'scores 39 images and 30' in failed.err
+
+
+def test_a_trained_model_proposes_no_labels():
+    done = call_tool('tools/make_masks.py', [
+        'configs/trm_ml_scenes.py', '--known', '0.1', '--proposer',
+        'configs/trm_ml_scenes.py', *FEW])
+    assert done.status == 2 and 'learned nothing yet' in done.err
+
+
+def test_the_class_prior_is_the_mean_prediction(tmp_path):
+    """And a training with the selective loss takes it."""
+    build_small(tmp_path, {'train_cfg.max_epochs': 1},
+                config='ablations/no_pseudo.py').train()
+    path = tmp_path / 'prior.npy'
+    out = tool('class_prior', 'configs/ablations/no_pseudo.py',
+               tmp_path / 'run/epoch_1.pth', '--out', path, *FEW)
+    assert '30 classes' in out
+    model = load_model(tmp_path / 'run/epoch_1.pth').model
+    scenes = Scenes(num_images=40, pipeline=[dict(type='trm_ml_mm.RenderScene'),
+                                             dict(type='PackInputs')])
+    data = pseudo_collate([scenes[i] for i in range(40)])
+    expected = np.mean([sample.pred_score.detach().numpy()
+                        for sample in model.test_step(data)], 0)
+    assert np.allclose(np.load(path), expected, atol=1e-5)
+    runner = build_small(tmp_path, {
+        'train_cfg.max_epochs': 1, 'model.head.loss.prior': str(path),
+        'model.head.loss.prior_threshold': float(expected.min()) - .01},
+        'selective', 'unknown_labels/no_pseudo_selective.py')
+    runner.train()  # every class is common: unknown labels are left out
+    assert (runner.model.head.loss_module._prior > 0).all()
 
 
 def test_inspect_data_counts_and_names_unreadable_files(tmp_path):

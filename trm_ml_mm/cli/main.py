@@ -24,6 +24,7 @@ COMMANDS = (
     ('make-shards', 'make_shards', 'write images into large tar files'),
     ('make-scenes', 'make_scenes', 'write built-in scenes as files'),
     ('masks', 'make_masks', 'draw masks of known labels'),
+    ('class-prior', 'class_prior', 'estimate how common each class is'),
     ('grid', 'run_grid', 'train many configs and seeds'),
     ('tune', 'tune', 'search settings on the validation set'),
     ('random-weights', 'make_random_weights', 'write a CLIP for smoke runs'),

@@ -21,6 +21,7 @@ from .names import (
     scene_classes,
     vocabulary,
 )
+from .proposals import load_scores, proposed_mask
 from .protocols import (
     check_known,
     draw_mask,
@@ -45,7 +46,8 @@ __all__ = [
     'Mask', 'NUS_CLASSES', 'PRESENT', 'SparseLabels', 'TableColumns',
     'UNKNOWN', 'VOC_CLASSES', 'check_known', 'class_names', 'draw_mask',
     'keep_known', 'known_label_mask', 'listed_positives_mask', 'load_labels',
-    'load_mask', 'mask_hash', 'prompt_name', 'read_classes', 'read_table',
-    'save_mask', 'scene_classes', 'single_positive_mask', 'stacked',
-    'summarize_labels', 'vocabulary', 'write_table'
+    'load_mask', 'load_scores', 'mask_hash', 'prompt_name', 'proposed_mask',
+    'read_classes', 'read_table', 'save_mask', 'scene_classes',
+    'single_positive_mask', 'stacked', 'summarize_labels', 'vocabulary',
+    'write_table'
 ]

@@ -14,6 +14,7 @@ from .losses import (
                      MultimodalContrastiveLoss,
                      PartialAsymmetricLoss,
                      RegionDistillationLoss,
+                     SelectiveLoss,
 )
 from .prototypes import MultimodalPrototypes
 from .region import CategoryRegions
@@ -28,6 +29,6 @@ __all__ = [
     'MatchingOutput', 'MultiLabelTTA', 'MultimodalContrastiveLoss',
     'MultimodalPrototypes', 'PartialAsymmetricLoss', 'PromptLearner',
     'PromptedTextEncoder', 'QueryDecoderHead', 'RegionDistillationLoss',
-    'TextImageHead', 'TextPixelHead', 'TextRegionMatchingHead', 'ZeroShotHead',
-    'load_clip'
+    'SelectiveLoss', 'TextImageHead', 'TextPixelHead',
+    'TextRegionMatchingHead', 'ZeroShotHead', 'load_clip'
 ]

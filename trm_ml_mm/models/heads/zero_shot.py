@@ -47,7 +47,7 @@ class ZeroShotHead(MultiLabelClsHead):
     Args:
         level: See :func:`zero_shot_scores`. 'global' needs ``pooled=True`` in
             the backbone.
-        num_classes: Not used; accepted so that the head can replace any other.
+        num_classes: C, for others to read.
         dim: Not used; accepted so that the head can replace any other.
         thr: As in MMPretrain's ``MultiLabelClsHead``.
         topk: As in MMPretrain's ``MultiLabelClsHead``.
@@ -67,6 +67,7 @@ class ZeroShotHead(MultiLabelClsHead):
         super().__init__(thr=thr, topk=topk)
         check_choice(LEVELS, level=level)
         self.level = level
+        self.num_classes = num_classes
 
     def forward(self, feats: CLIPFeatures) -> Tensor:
         """Cosine similarities, ``(B, C)``."""

@@ -8,10 +8,11 @@ from .region_distillation import (
     RegionDistillationLoss,
     region_distillation_loss,
 )
+from .selective import SelectiveLoss, selected_negatives
 
 __all__ = [
     'MultimodalContrastiveLoss', 'PartialAsymmetricLoss',
-    'RegionDistillationLoss', 'normalize_by_global_count',
+    'RegionDistillationLoss', 'SelectiveLoss', 'normalize_by_global_count',
     'partial_asymmetric_loss', 'prototype_contrast',
-    'region_distillation_loss'
+    'region_distillation_loss', 'selected_negatives'
 ]

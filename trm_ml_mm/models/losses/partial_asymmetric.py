@@ -1,5 +1,5 @@
 """Asymmetric loss over known labels."""
-from typing import Optional
+from typing import Optional, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -97,23 +97,38 @@ class PartialAsymmetricLoss(BaseModule):
         Args:
             logits: ``(B, C)``.
             targets: ``(B, C)`` in {PRESENT, ABSENT, UNKNOWN}.
-            among: ``(B, C)`` bool. If given, divide by max(number of known
-                labels, number in ``among``), so that a handful of
-                pseudo-labels cannot outweigh the known labels.
+            among: ``(B, C)`` bool. If given, ``targets`` are some of the
+                labels only, such as pseudo-labels. Divide by max(number of
+                known labels, number in ``among``), so that a handful of them
+                cannot outweigh the known labels.
             weight: ``(B,)`` of images or ``(B, C)`` of labels.
             avg_factor: See
                 :func:`~trm_ml_mm.models.losses.reduce.reduce_loss`.
             reduction_override: See
                 :func:`~trm_ml_mm.models.losses.reduce.reduce_loss`.
         """
-        loss = partial_asymmetric_loss(logits, targets, self.gamma_pos,
-                                       self.gamma_neg, self.clip)
-        # The mean over known labels is taken times C; see the class.
+        loss, counted = self.label_losses(logits, targets, among is not None)
+        # The mean over these labels is taken times C; see the class.
         own_mean = avg_factor is None and reduction_override in (None, 'mean')
-        counts = [(targets != UNKNOWN).sum()]
+        counts = [counted.sum()]
         if among is not None:
             counts.append(among.sum())
         loss = reduce_loss(weighted(loss, weight), *counts,
                            avg_factor=avg_factor,
                            reduction_override=reduction_override)
         return self.loss_weight * (logits.shape[1] if own_mean else 1) * loss
+
+    def label_losses(self, logits: Tensor, targets: Tensor,
+                     partial: bool) -> Tuple[Tensor, Tensor]:
+        """The loss of each label, and which labels the mean is taken over:
+        the known ones. ``(B, C)`` both.
+
+        Args:
+            logits: ``(B, C)``.
+            targets: ``(B, C)`` in {PRESENT, ABSENT, UNKNOWN}.
+            partial: ``targets`` are some of the labels only, such as
+                pseudo-labels. Not used here.
+        """
+        return partial_asymmetric_loss(
+            logits, targets, self.gamma_pos, self.gamma_neg,
+            self.clip), targets != UNKNOWN
