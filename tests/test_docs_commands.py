@@ -60,6 +60,7 @@ NOT_HERE = {
         'python tools/benchmarks': 'measures for minutes',
         'python -m torch.distributed.run': 'run by tests/features/'
                                            'test_cache.py'},
+    'docs/scale.md': {'python tools/benchmarks': 'measures for minutes'},
     'docs/shards.md': {'python tools/benchmarks': 'measures for minutes'},
     'docs/benchmarks.md': {
         'python tools/evidence.py': 'takes hours; its parts are run by '
