@@ -126,8 +126,16 @@ def test_to_others_the_features_of_clip_are_its_map():
     assert alone[0].shape == feats[0].shape
     other = feats.replace(pooled=None)
     assert other.pooled is None and torch.equal(other.text, feats.text)
-    assert feats.text is feats.text  # encoded once
     assert other.dense is feats.dense and feats.pooled is not None
+
+
+def test_text_that_was_asked_for_without_gradients_still_learns():
+    """As by a head that measures the joint space before its first step."""
+    backbone = MODELS.build(dict(CLIP, prompt=dict(learnable=True)))
+    feats = backbone(torch.rand(2, 3, 96, 96))
+    with torch.no_grad():
+        assert not feats.text.requires_grad
+    assert feats.text.requires_grad
 
 
 def test_a_pooling_neck_and_a_head_of_mmpretrain_work_on_it():

@@ -221,7 +221,8 @@ class ReportHook(Hook):
         if runner.rank != 0:
             return
         scored = scored_classes(self.evaluator.metrics)
-        only = f', {scored}' if scored and scored.partial else ''
+        only = f', {scored.count} of {scored.among} classes' if (
+            scored and scored.partial) else ''
         table = Table(title=f'Test set, {count} images{only} (percent)')
         table.add_column('method')
         for name in HEADLINE:

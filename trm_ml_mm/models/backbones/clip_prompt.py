@@ -61,10 +61,10 @@ class CLIPFeatures(tuple):
 
     @property
     def text(self) -> Optional[Tensor]:
-        """``(P, C, D)``, encoded when it is first asked for."""
-        if callable(self.text_source):
-            self.text_source = self.text_source()
-        return self.text_source
+        """``(P, C, D)``. An encoder is called at every access, with gradients
+        or without, as the caller's: :meth:`select` keeps what it gives."""
+        source = self.text_source
+        return source() if callable(source) else source
 
     def select(self, classes: Classes = None) -> 'CLIPFeatures':
         """The same with the text of some classes; an encoder encodes only
