@@ -303,9 +303,7 @@ class SparseLabels(LabelMatrix):
         Raises:
             ContradictingLabels: If a label is listed as both.
         """
-        keys = (np.asarray(rows).astype(np.uint64) << 32) | (
-            np.asarray(classes).astype(np.uint64) << 1) | (
-                np.asarray(labels).astype(np.uint64))
+        keys = label_keys(*map(np.asarray, (rows, classes, labels)))
         return cls.of_keys(keys, shape)
 
     @classmethod
@@ -315,8 +313,7 @@ class SparseLabels(LabelMatrix):
         memory.
 
         Args:
-            keys: ``(K,)`` uint64, ``row << 32 | class << 1 | label``; sorted in
-                place.
+            keys: ``(K,)`` of :func:`label_keys`; sorted in place.
             shape: (N, C).
 
         Raises:
@@ -346,9 +343,7 @@ class SparseLabels(LabelMatrix):
         keys = [np.empty(0, np.uint64)]
         for start, rows in matrix.blocks():
             image, c = np.nonzero(rows != UNKNOWN)
-            keys.append((image + start).astype(np.uint64) << 32
-                        | c.astype(np.uint64) << 1
-                        | rows[image, c].astype(np.uint64))
+            keys.append(label_keys(image + start, c, rows[image, c]))
         return cls.of_keys(np.concatenate(keys), matrix.shape)
 
     def save(self, folder: Union[str, Path]) -> None:
@@ -392,6 +387,23 @@ class SparseLabels(LabelMatrix):
             raise ValueError(f'{folder} holds no sparse labels ({error}): '
                              'remove it and import the labels again.'
                              ) from error
+
+
+def label_keys(rows: np.ndarray, classes: np.ndarray, labels: np.ndarray
+               ) -> np.ndarray:
+    """One number for each label, ``(K,)`` uint64: ``row << 32 | class << 1 |
+    label``. In place: there may be half a gigabyte of each.
+
+    Args:
+        rows: ``(K,)`` image of each label.
+        classes: ``(K,)`` its class.
+        labels: ``(K,)`` PRESENT or ABSENT.
+    """
+    keys = rows.astype(np.uint64)
+    keys <<= np.uint64(32)
+    keys |= classes.astype(np.uint64) << np.uint64(1)
+    keys |= labels.astype(np.uint64)
+    return keys
 
 
 class ContradictingLabels(ValueError):

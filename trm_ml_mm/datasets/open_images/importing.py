@@ -7,6 +7,7 @@ import pyarrow as pa
 from rich.progress import Progress
 
 from trm_ml_mm.labels import ContradictingLabels, SparseLabels
+from trm_ml_mm.labels.matrix import label_keys
 from trm_ml_mm.utils.io import existing
 from trm_ml_mm.utils.screen import console
 
@@ -54,7 +55,7 @@ def import_labels(paths: Sequence[Path], known_mids: Sequence[str],
                     'listed images alone.')
             found, rows = (_chosen(found, listed), rows[listed])
     found, human = found._replace(images=None), found.human
-    keys = _keys(rows, found.classes, found.values)
+    keys = label_keys(rows, found.classes, found.values)
     del rows, found  # each column has half a gigabyte
     try:
         if human.all() and hierarchy is None:
@@ -66,7 +67,7 @@ def import_labels(paths: Sequence[Path], known_mids: Sequence[str],
             implied, values = implied_labels(
                 (keys >> 32) << 32 | (keys & 0xffffffff) >> 1,
                 (keys & 1).astype(np.int8), hierarchy)
-            keys = np.concatenate([keys, _keys(
+            keys = np.concatenate([keys, label_keys(
                 implied >> 32, implied & 0xffffffff, values)])
         return images, SparseLabels.of_keys(keys, labels.shape)
     except ContradictingLabels as error:
@@ -111,18 +112,8 @@ def _chosen(labels: Labels, which: np.ndarray) -> Labels:
     return Labels(*(column[which] for column in labels))
 
 
-def _keys(rows: np.ndarray, classes: np.ndarray, values: np.ndarray
-          ) -> np.ndarray:
-    """See :meth:`~trm_ml_mm.labels.matrix.SparseLabels.of_keys`."""
-    keys = rows.astype(np.uint64)
-    keys <<= np.uint64(32)
-    keys |= classes.astype(np.uint64) << np.uint64(1)
-    keys |= values.astype(np.uint64)
-    return keys
-
-
 def _added(labels: SparseLabels, keys: np.ndarray) -> np.ndarray:
     """Keys of labels, and of those among ``keys`` whose pairs have none."""
     rows = np.repeat(np.arange(len(labels)), np.diff(labels.offsets))
-    own = _keys(rows, labels.codes >> 1, labels.codes & 1)
+    own = label_keys(rows, labels.codes >> 1, labels.codes & 1)
     return np.concatenate([own, keys[~np.isin(keys >> 1, own >> 1)]])
