@@ -80,7 +80,7 @@ def judge_labels(counts: LabelSummary, classes: Sequence[str],
         *judged(NOTE, none | no_positive, 'no known positive, so mAP is '
                 'without them'),
         *judged(NOTE, no_negative, 'no known negative, so their AP is 100 '
-                'whatever a model says')]
+                "whatever a model says (scored='both' leaves them out)")]
 
 
 def _names(classes: Sequence[str], chosen: np.ndarray) -> str:
